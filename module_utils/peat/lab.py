@@ -1,0 +1,590 @@
+"""The description of a lab, validated, and the access matrix that everything else derives from.
+
+An inventory lists networks, people and projects. `load` checks the three lists as a whole, reports
+every problem at once (naming the entry and the remedy) and returns who reaches which project from
+which address at which level. Accounts, firewall and connection sheets read that and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .addresses import (
+    ANYWHERE,
+    AddressError,
+    Network,
+    account_host,
+    contains,
+    display,
+    parse,
+    specificity,
+)
+
+CLIENTS = ("peat2", "relstorage4")
+STATES = ("present", "frozen", "absent")
+TLS = ("optional", "required")
+READ = "read"
+WRITE = "write"
+
+DATABASE_NAME_LENGTH = 64
+USER_NAME_LENGTHS = {"mariadb": 80}
+USER_NAME_LENGTH = 32  # MySQL's, and what every tested server accepts
+PASSWORD_LENGTH = 12
+
+RESERVED_DATABASES = frozenset(
+    (
+        "information_schema",
+        "mysql",
+        "ndbinfo",
+        "peat_server",
+        "performance_schema",
+        "phpmyadmin",
+        "sys",
+        "test",
+    )
+)
+RESERVED_USERS = frozenset(
+    (
+        "current_role",
+        "current_user",
+        "debian-sys-maint",
+        "event_scheduler",
+        "mariadb.sys",
+        "mysql",
+        "mysql.infoschema",
+        "mysql.session",
+        "mysql.sys",
+        "none",
+        "peat_server",
+        "public",
+        "root",
+    )
+)
+
+_NETWORK_KEYS = ("name", "addresses")
+_PERSON_KEYS = ("name", "from", "password", "tls")
+_PROJECT_KEYS = ("name", "clients", "keep_history", "write", "read", "state")
+_ITEM_KEYS = ("person", "from")
+
+# A person's name is also the name of a file (password, connection sheet).
+_PERSON_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_NETWORK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_DATABASE_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_$-]*[A-Za-z0-9_])?")
+_PASSWORD = re.compile(r"[!-~]([ -~]*[!-~])?")
+
+
+class LabError(ValueError):
+    """The description cannot be used. `problems` has every reason, each naming its entry."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        title = "1 problem" if count == 1 else f"{count} problems"
+        listed = "".join(f"\n- {problem}" for problem in self.problems)
+        super().__init__(f"the description of the lab has {title}:{listed}")
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with accounts. `password` is None where it is generated; `tls` is one of TLS."""
+
+    name: str
+    password: str | None = field(repr=False)
+    tls: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A database. `clients` is one of CLIENTS, `state` one of STATES."""
+
+    name: str
+    clients: str
+    keep_history: bool
+    state: str
+
+
+@dataclass(frozen=True)
+class Access:
+    """One row of the matrix: at `network` the person has `level` (READ or WRITE) on the project.
+
+    At an address the row with the most specific network that contains it holds (`level_at`).
+    (project, person, network) is unique.
+    """
+
+    project: str
+    person: str
+    network: Network
+    level: str
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A valid description: people and projects by name, and the access matrix in listed order."""
+
+    people: dict[str, Person]
+    projects: dict[str, Project]
+    matrix: tuple[Access, ...]
+
+
+def argument_spec() -> dict[str, dict[str, Any]]:
+    """Return the module options that describe a lab, for Ansible's argument_spec."""
+    name = {"type": "str", "required": True}
+    return {
+        "networks": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "name": name,
+                "addresses": {"type": "list", "elements": "str", "required": True},
+            },
+        },
+        "people": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "name": name,
+                "from": {"type": "list", "elements": "str", "required": True},
+                "password": {"type": "str", "no_log": True},
+                "tls": {"type": "str", "choices": list(TLS), "default": "optional"},
+            },
+        },
+        "projects": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "name": name,
+                "clients": {"type": "str", "choices": list(CLIENTS), "required": True},
+                "keep_history": {"type": "bool", "default": True},
+                "write": {"type": "list", "elements": "raw", "default": []},
+                "read": {"type": "list", "elements": "raw", "default": []},
+                "state": {"type": "str", "choices": list(STATES), "default": "present"},
+            },
+        },
+        "allow_anywhere": {"type": "bool", "default": False},
+    }
+
+
+def load(
+    networks: Any,
+    people: Any,
+    projects: Any,
+    allow_anywhere: bool = False,
+    flavour: str | None = None,
+) -> Lab:
+    """Return the lab the three lists describe; raise LabError with every problem they have.
+
+    The lists may come straight from YAML, so nothing is assumed about types. `flavour` is
+    ``mariadb``, ``mysql`` or None (unknown: the shorter limits hold).
+    """
+    return _Loader(allow_anywhere, flavour).load(networks, people, projects)
+
+
+def level_at(entries: Iterable[Access], address: str) -> str | None:
+    """Return the level at one client address, None for no access.
+
+    `entries` are the rows of one person and one project.
+    """
+    client = parse(address)
+    containing = [entry for entry in entries if contains(entry.network, client)]
+    if not containing:
+        return None
+    return max(containing, key=lambda entry: specificity(entry.network)).level
+
+
+def openings(lab: Lab) -> list[str]:
+    """Return every network from which anybody has any access, as the fewest CIDR texts.
+
+    IPv4 first; an access from anywhere gives ``0.0.0.0/0`` and ``::/0``.
+    """
+    networks = {entry.network for entry in lab.matrix}
+    if ANYWHERE in networks:
+        return ["0.0.0.0/0", "::/0"]
+    collapsed: list[str] = []
+    for family in (ipaddress.IPv4Network, ipaddress.IPv6Network):
+        members = [network for network in networks if isinstance(network, family)]
+        collapsed += [str(network) for network in ipaddress.collapse_addresses(members)]
+    return collapsed
+
+
+class _Loader:
+    """One validation. Methods add to `problems` and return what could be made sense of."""
+
+    def __init__(self, allow_anywhere: bool, flavour: str | None) -> None:
+        self.allow_anywhere = allow_anywhere
+        self.user_name_length = USER_NAME_LENGTHS.get(flavour or "", USER_NAME_LENGTH)
+        self.problems: list[str] = []
+        self.networks: dict[str, tuple[Network, ...]] = {}
+        self.people: dict[str, Person] = {}
+        self.sources: dict[str, tuple[Network, ...]] = {}  # by person
+        self.projects: dict[str, Project] = {}
+        self.matrix: list[Access] = []
+        self._parsed: dict[str, Network | str] = {}  # a network, or what is wrong with the text
+        self._folded: dict[tuple[str, str], str] = {}  # (variable, lower-case name): name
+        self._guesses = 0
+
+    def load(self, networks: Any, people: Any, projects: Any) -> Lab:
+        if not isinstance(self.allow_anywhere, bool):
+            self.problems.append(
+                f"peat_allow_anywhere: {_show(self.allow_anywhere)} is not a boolean: "
+                "write true or false without quotes"
+            )
+            self.allow_anywhere = False
+        for entry, where in self._entries(networks, "peat_networks", _NETWORK_KEYS):
+            self._network(entry, where)
+        for entry, where in self._entries(people, "peat_people", _PERSON_KEYS):
+            self._person(entry, where)
+        for entry, where in self._entries(projects, "peat_projects", _PROJECT_KEYS):
+            self._project(entry, where)
+        if self.problems:
+            raise LabError(self.problems)
+        return Lab(self.people, self.projects, tuple(self.matrix))
+
+    # The three kinds of entry
+
+    def _network(self, entry: dict, where: str) -> None:
+        name = self._name(entry, "peat_networks", where)
+        addresses = self._list(entry, "addresses", where, required=True)
+        found = self._addresses(addresses, where)
+        if name is None:
+            return
+        if not _NETWORK_NAME.fullmatch(name) or _is_address(name):
+            self._add(
+                where,
+                "the name of a network has letters, digits and _ . - and is no address: rename it",
+            )
+        self.networks[name] = found
+
+    def _person(self, entry: dict, where: str) -> None:
+        name = self._name(entry, "peat_people", where)
+        self._password(entry.get("password"), name, where)
+        tls = self._choice(entry, "tls", TLS, where, default="optional")
+        sources = self._sources(self._list(entry, "from", where, required=True), where)
+        if name is None:
+            return
+        self._user_name(name, where)
+        self.people[name] = Person(name, entry.get("password"), tls)
+        self.sources[name] = sources
+
+    def _project(self, entry: dict, where: str) -> None:
+        name = self._name(entry, "peat_projects", where)
+        clients = self._choice(entry, "clients", CLIENTS, where)
+        state = self._choice(entry, "state", STATES, where, default="present")
+        keep_history = entry.get("keep_history")
+        if keep_history is None:
+            keep_history = True
+        elif not isinstance(keep_history, bool):
+            self._add(where, f"keep_history is {_show(keep_history)}: write true or false, unquoted")
+        if keep_history is False and clients == "peat2":
+            self._add(
+                where,
+                "keep_history: false with clients: peat2: PEAT opens only databases that keep "
+                "history, remove keep_history or choose clients: relstorage4",
+            )
+        if name is not None:
+            self._database_name(name, where)
+        project = Project(name or "", clients, keep_history, state)
+        rows = self._accesses(entry, project, where)
+        if name is None:
+            return
+        self.projects[name] = project
+        if state != "absent":
+            self.matrix += rows
+
+    def _accesses(self, entry: dict, project: Project, where: str) -> list[Access]:
+        """Return the rows of one project, as its state makes them."""
+        levels: dict[tuple[str, Network], str] = {}
+        rows = []
+        for level in (WRITE, READ):
+            for item in self._list(entry, level, where):
+                person, sources = self._item(item, level, where)
+                if person is None:
+                    continue
+                self._tls_possible(person, project, where)
+                for network in sources:
+                    before = levels.setdefault((person, network), level)
+                    if before != level:
+                        self._add(
+                            where,
+                            f"{person!r} is in write and in read from {display(network)}: remove one of the two",
+                        )
+                    elif len(levels) == len(rows):
+                        self._add(
+                            where,
+                            f"{level} lists {person!r} twice from {display(network)}: remove one of the two",
+                        )
+                    else:
+                        effective = READ if project.state == "frozen" else level
+                        rows.append(Access(project.name, person, network, effective))
+        return rows
+
+    def _item(self, item: Any, level: str, where: str) -> tuple[str | None, tuple[Network, ...]]:
+        """Return the person a write or read item names, and the networks it is about."""
+        sources: tuple[Network, ...] | None = None
+        person = item
+        if isinstance(item, dict):
+            person = item.get("person")
+            where_item = f"{where}, {level} of {person!r}" if isinstance(person, str) else f"{where}, {level}"
+            self._unknown_keys(item, _ITEM_KEYS, where_item)
+            if "from" in item:
+                sources = self._sources(self._list(item, "from", where_item, required=True), where_item)
+        if not isinstance(person, str) or not person:
+            self._add(
+                where,
+                f"{level} has an item that is {_show(item)}: write a person's name or "
+                "{person: NAME, from: [ADDRESS]}",
+            )
+            return None, ()
+        if person not in self.people:
+            self._add(
+                where,
+                f"{level} names the unknown person {person!r}"
+                f"{self._guess(person, self.people)}: correct it or add the person to peat_people",
+            )
+            return None, ()
+        return person, self.sources[person] if sources is None else sources
+
+    # Rules about single values
+
+    def _name(self, entry: dict, variable: str, where: str) -> str | None:
+        """Return the entry's name if it is text that no earlier entry has, whatever its case."""
+        name = entry.get("name")
+        if name is None or name == "":
+            self._add(where, "has no name: add one")
+            return None
+        if not isinstance(name, str):
+            self._add(where, f"the name is {_show(name)}, not text to YAML: put it in quotes")
+            return None
+        earlier = self._folded.setdefault((variable, name.lower()), where)
+        if earlier != where:
+            self._add(
+                where,
+                f"has the name of {earlier} (upper and lower case count as the same): rename or remove one of the two",
+            )
+            return None
+        return name
+
+    def _user_name(self, name: str, where: str) -> None:
+        if not _PERSON_NAME.fullmatch(name):
+            self._add(
+                where,
+                "a person's name is a database user and a file name: use letters, digits and "
+                "_ . - only, and begin with a letter, a digit or _",
+            )
+        elif name.lower() in RESERVED_USERS:
+            self._add(where, "is an account name of the server itself: choose another name")
+        if len(name) > self.user_name_length:
+            self._add(
+                where,
+                f"the name has {len(name)} characters, the server takes {self.user_name_length}: shorten it",
+            )
+
+    def _database_name(self, name: str, where: str) -> None:
+        folded = name.lower()
+        if not _DATABASE_NAME.fullmatch(name):
+            self._add(
+                where,
+                "a project's name is a database name: use letters, digits and _ $ - only, and "
+                "begin and end with a letter, a digit or _",
+            )
+        elif name.isdigit():
+            self._add(where, "a database name cannot be digits only: add a letter")
+        elif folded in RESERVED_DATABASES:
+            self._add(where, "is a database of the server itself: choose another name")
+        elif folded.startswith("test_"):
+            self._add(
+                where,
+                "servers may open every database named test_... to all accounts: choose another name",
+            )
+        if len(name) > DATABASE_NAME_LENGTH:
+            self._add(
+                where,
+                f"the name has {len(name)} characters, a database name at most {DATABASE_NAME_LENGTH}: shorten it",
+            )
+
+    def _password(self, password: Any, name: str | None, where: str) -> None:
+        """Check a given password; no message may repeat it."""
+        if password is None:
+            return
+        remedy = "or leave it out and one is generated"
+        if not isinstance(password, str):
+            self._add(where, f"the password is not text to YAML: put it in quotes {remedy}")
+        elif not password:
+            self._add(where, f"the password is empty: write one {remedy}")
+        elif len(password) < PASSWORD_LENGTH:
+            self._add(
+                where,
+                f"the password has fewer than {PASSWORD_LENGTH} characters: lengthen it {remedy}",
+            )
+        elif not _PASSWORD.fullmatch(password):
+            self._add(
+                where,
+                "the password has characters that clients send differently (outside ASCII, line "
+                f"ends, or blanks around it): change it {remedy}",
+            )
+        elif password == name:
+            self._add(where, f"the password is the person's name: change it {remedy}")
+
+    def _tls_possible(self, person: str, project: Project, where: str) -> None:
+        needs_tls = self.people[person].tls == "required"
+        if needs_tls and project.clients == "peat2" and project.state != "absent":
+            self._add(
+                where,
+                f"{person!r} has tls: required, but PEAT 2.3 cannot ask for TLS and could not "
+                "connect: make it tls: optional, or take the person out of this project",
+            )
+
+    def _sources(self, items: list, where: str) -> tuple[Network, ...]:
+        """Return the networks that names and addresses stand for, each once, in listed order."""
+        found: dict[Network, None] = {}
+        for item in items:
+            if isinstance(item, str) and item in self.networks:
+                found.update(dict.fromkeys(self.networks[item]))
+                continue
+            network = self._address(item)
+            if not isinstance(network, str):
+                found[network] = None
+            elif isinstance(item, str) and _NETWORK_NAME.fullmatch(item) and "." not in item:
+                self._add(
+                    where,
+                    f"names the unknown network {item!r}{self._guess(item, self.networks)}: "
+                    "correct it, add it to peat_networks or write an IP address",
+                )
+            else:
+                self._add(where, network)
+        return tuple(found)
+
+    def _addresses(self, items: list, where: str) -> tuple[Network, ...]:
+        """Return the networks that a list of addresses stands for, each once."""
+        found: dict[Network, None] = {}
+        for item in items:
+            network = self._address(item)
+            if isinstance(network, str):
+                self._add(where, network)
+            else:
+                found[network] = None
+        return tuple(found)
+
+    def _address(self, item: Any) -> Network | str:
+        """Return the network an address stands for, or what is wrong with it."""
+        if not isinstance(item, str):
+            return f"an address is {_show(item)}, not text to YAML: put it in quotes"
+        if item not in self._parsed:
+            try:
+                network = parse(item)
+                account_host(network)
+                self._parsed[item] = network
+            except AddressError as error:
+                self._parsed[item] = str(error)
+        if self._parsed[item] is ANYWHERE and not self.allow_anywhere:
+            return (
+                "'%' opens the server to every address: list the addresses, or set "
+                "peat_allow_anywhere: true if that is meant"
+            )
+        return self._parsed[item]
+
+    # The shape of things
+
+    def _entries(self, value: Any, variable: str, keys: tuple[str, ...]) -> Iterable[tuple[dict, str]]:
+        """Yield the entries of one list that are mappings, each with how messages call it."""
+        if not isinstance(value, list):
+            self.problems.append(f"{variable}: is {_kind(value)}: make it a list of entries ('- name: ...')")
+            return
+        for number, entry in enumerate(value, 1):
+            where = f"{variable}, entry {number}"
+            if not isinstance(entry, dict):
+                self._add(where, f"is {_kind(entry)}: write '- name: ...' with {', '.join(keys)}")
+                continue
+            if isinstance(entry.get("name"), str) and entry["name"]:
+                where += f" ({entry['name']})"
+            self._unknown_keys(entry, keys, where)
+            yield entry, where
+
+    def _list(self, entry: dict, key: str, where: str, required: bool = False) -> list:
+        """Return a list; a problem if it is something else, or empty and required."""
+        value = entry.get(key)
+        if value is None or value == "":
+            value = []
+        if not isinstance(value, list):
+            self._add(where, f"{key} is {_kind(value)}: write a list, {key}: [{_example(value)}]")
+            return []
+        if required and not value:
+            self._add(where, f"{key} is missing or empty: add at least one address")
+        return value
+
+    def _choice(
+        self,
+        entry: dict,
+        key: str,
+        choices: tuple[str, ...],
+        where: str,
+        default: str | None = None,
+    ) -> str:
+        value = entry.get(key)
+        if value is None:
+            if default is None:
+                self._add(where, f"{key} is missing: write one of {', '.join(choices)}")
+            return default or ""
+        if not isinstance(value, str) or value not in choices:
+            self._add(where, f"{key} is {_show(value)}: write one of {', '.join(choices)}")
+            return ""
+        return value
+
+    def _unknown_keys(self, entry: dict, keys: tuple[str, ...], where: str) -> None:
+        for key in entry:
+            if key not in keys:
+                self._add(
+                    where,
+                    f"has the unknown key {key!r}{self._guess(str(key), keys)}: the keys are {', '.join(keys)}",
+                )
+
+    def _guess(self, word: str, known: Iterable[str]) -> str:
+        """Return ' (did you mean ...?)' where a known word is close."""
+        self._guesses += 1
+        if self._guesses > 20:  # comparing with thousands of names is slow; a few guesses help
+            return ""
+        close = difflib.get_close_matches(word, list(known), n=1)
+        return f" (did you mean {close[0]!r}?)" if close else ""
+
+    def _add(self, where: str, problem: str) -> None:
+        self.problems.append(f"{where}: {problem}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse(text)
+    except AddressError:
+        return False
+    return True
+
+
+def _show(value: Any) -> str:
+    """Return a plain value as it is, and only the kind of one that may hold a password."""
+    return repr(value) if isinstance(value, (str, int, float)) else _kind(value)
+
+
+def _kind(value: Any) -> str:
+    """Return what a YAML value is, without repeating it."""
+    if value is None:
+        return "empty"
+    for type_, name in (
+        (dict, "a mapping"),
+        (list, "a list"),
+        (bool, "a boolean"),
+        ((int, float), "a number"),
+        (str, "text"),
+    ):
+        if isinstance(value, type_):
+            return name
+    return f"a {type(value).__name__}"
+
+
+def _example(value: Any) -> str:
+    return str(value) if isinstance(value, (str, int, float)) else "..."
