@@ -11,9 +11,20 @@ from __future__ import annotations
 # a non-strict mode would store cut values without an error.
 SQL_MODE = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 
+# CR_CONNECTION_ERROR: what PyMySQL raises when connecting to the socket itself fails.
+_NO_ANSWER = 2003
+
 
 class SqlError(Exception):
     """The server cannot be reached, or a text cannot be written as SQL; says what to do."""
+
+
+class NoServer(SqlError):
+    """There is nothing to talk to yet: no driver, or no server on that socket.
+
+    A real run must stop; a check run on a host that is still to be set up may plan as if the
+    server were empty.
+    """
 
 
 def quote_name(name: str) -> str:
@@ -55,12 +66,13 @@ def connect(socket: str, lock_wait: int = 60):
     """Return an autocommitting PyMySQL connection of root over a unix socket.
 
     ``lock_wait`` bounds, in seconds, how long a statement waits for somebody else's table.
-    Raises SqlError when PyMySQL is missing or the server does not let us in.
+    Raises NoServer when PyMySQL is missing or nothing answers, SqlError when the server does not
+    let us in.
     """
     try:
         import pymysql
     except ImportError as error:
-        raise SqlError(
+        raise NoServer(
             "PyMySQL is missing in the Python that runs this module: install python3-pymysql"
         ) from error
     try:
@@ -73,7 +85,11 @@ def connect(socket: str, lock_wait: int = 60):
             f" lock_wait_timeout = {int(lock_wait)}",
         )
     except pymysql.err.MySQLError as error:
+        if error.args[0] == _NO_ANSWER:
+            raise NoServer(
+                f"nothing answers on {socket}: {error.args[1]}; start the server or name its socket"
+            ) from error
         raise SqlError(
-            f"no connection as root over {socket}: {error}; the server must be running and let"
-            " the system's root in over this socket"
+            f"no connection as root over {socket}: {error}; the server must let the system's root"
+            " in over this socket without a password"
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from peat.sql import SqlError, connect, grant_escaped, grant_pattern, literal, quote_name
+from peat.sql import NoServer, SqlError, connect, grant_escaped, grant_pattern, literal, quote_name
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_literal_refuses_nul():
 
 
 def test_connect_names_the_socket_and_the_remedy(tmp_path):
-    with pytest.raises(SqlError, match=r"nowhere\.sock.*must be running"):
+    with pytest.raises(NoServer, match=r"nowhere\.sock.*start the server"):
         connect(str(tmp_path / "nowhere.sock"))
