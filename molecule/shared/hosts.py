@@ -17,6 +17,8 @@ usage: hosts.py up|down -i INVENTORY [-i INVENTORY ...]
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import ipaddress
 import json
@@ -50,6 +52,15 @@ def say(text: str) -> None:
     print(f"hosts: {text}", flush=True)
 
 
+@contextlib.contextmanager
+def one_at_a_time():
+    """Two runs that need the same missing thing make it once; the second waits."""
+    CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(CACHE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 # Images
 
 
@@ -80,9 +91,13 @@ def build_image(name: str) -> str:
     recipe, base = recipes["images"][name], recipes["base"]
     spec = hashlib.sha256(json.dumps([base, recipe], sort_keys=True).encode()).hexdigest()[:16]
     reference = f"localhost/peat-server/{name}:{spec}"
-    if subprocess.run(["podman", "image", "exists", reference]).returncode == 0:
-        return reference
+    with one_at_a_time():
+        if subprocess.run(["podman", "image", "exists", reference]).returncode != 0:
+            make_image(name, recipe, base, reference)
+    return reference
 
+
+def make_image(name: str, recipe: dict, base: dict, reference: str) -> None:
     say(f"building image {name} ({recipe['suite']}), once")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
@@ -118,7 +133,6 @@ def build_image(name: str) -> str:
             str(tar), reference, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     say(f"built {name} in {time.monotonic() - started:.0f} s")
-    return reference
 
 
 # Hosts
@@ -147,6 +161,11 @@ def container_of(name: str, values: dict) -> str:
 
 def ensure_network(values: dict) -> None:
     name = network_of(values)
+    with one_at_a_time():
+        create_network(name, values)
+
+
+def create_network(name: str, values: dict) -> None:
     if subprocess.run(["podman", "network", "exists", name]).returncode == 0:
         return
     subnet = ipaddress.ip_interface(values["ansible_host"] + "/24").network
@@ -156,9 +175,9 @@ def ensure_network(values: dict) -> None:
 
 
 def ensure_ssh_key() -> str:
-    if not SSH_KEY.exists():
-        CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "peat-server test hosts", "-f", str(SSH_KEY))
+    with one_at_a_time():
+        if not SSH_KEY.exists():
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "peat-server test hosts", "-f", str(SSH_KEY))
     return SSH_KEY.with_suffix(".pub").read_text()
 
 
