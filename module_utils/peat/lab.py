@@ -7,6 +7,7 @@ which address at which level. Accounts, firewall and connection sheets read that
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import ipaddress
 import re
@@ -579,6 +580,7 @@ def _kind(value: Any) -> str:
         (list, "a list"),
         (bool, "a boolean"),
         ((int, float), "a number"),
+        (datetime.date, "a date"),
         (str, "text"),
     ):
         if isinstance(value, type_):
