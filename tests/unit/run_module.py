@@ -1,0 +1,25 @@
+"""Run one of the project's modules in this process, as Ansible would, and return its result."""
+
+import contextlib
+import io
+import json
+import pathlib
+import runpy
+
+import ansible.module_utils
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run_module(name, *, check=False, **arguments):
+    """Return what library/<name>.py hands back to Ansible; `check` is check mode."""
+    utilities = str(ROOT / "module_utils")
+    if utilities not in ansible.module_utils.__path__:
+        ansible.module_utils.__path__.append(utilities)
+    output = io.StringIO()
+    arguments = {**arguments, "_ansible_check_mode": check, "_ansible_diff": True}
+    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "library" / f"{name}.py"), run_name="__main__")
+    return json.loads(output.getvalue())
