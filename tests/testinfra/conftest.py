@@ -1,0 +1,379 @@
+"""What the tests of a converged scenario work with.
+
+The scenario's inventories come from PEAT_INVENTORY, separated by colons, as `ansible-playbook -i` was
+given them. Tests reach every host over SSH, use projects with the real programs of tests/clients on the
+client hosts, and change the server only through site.yml. A module that gave site.yml another list
+leaves the host as the scenario's inventory wants it.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import itertools
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import testinfra
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+CLIENTS = REPOSITORY / "tests/clients"
+#: Program of tests/clients -> (interpreter, option names of its own kind).
+INTERPRETERS = {"peat2": "/opt/peat2/bin/python", "relstorage4": "/opt/relstorage4/bin/python"}
+#: What of a host's variables the tests need, as Ansible sees them (templates resolved).
+VARIABLES = """
+{'address': ansible_host, 'address6': testhost_address6 | default(''), 'user': ansible_user | default('root'),
+ 'key': ansible_ssh_private_key_file | default(''), 'ssh_args': ansible_ssh_common_args | default(''),
+ 'port': mysql_port | default(8080), 'flavour': mysql_flavour | default('mariadb'),
+ 'secrets': peat_secrets_dir | default(inventory_dir ~ '/secrets'),
+ 'sheets': peat_sheets_dir | default(inventory_dir ~ '/sheets/' ~ inventory_hostname),
+ 'networks': peat_networks | default([]), 'people': peat_people | default([]), 'projects': peat_projects | default([])}
+"""
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> object:
+    """Return the first true value of `condition`, asked every 0.2 s; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.2)
+    pytest.fail(f"{what}: not within {seconds:.0f} s")
+
+
+def inventory_options() -> list[str]:
+    folders = os.environ.get("PEAT_INVENTORY", "").split(":")
+    if folders == [""]:
+        pytest.exit("PEAT_INVENTORY names no inventory; run these tests with ./peat test SCENARIO", 2)
+    return [f"--inventory={pathlib.Path(folder).resolve()}" for folder in folders]
+
+
+def run_ansible(program: str, *arguments: str) -> tuple[int, dict | None, str]:
+    """Run a program of Ansible in the repository; return its code, its report as data, and its text."""
+    done = subprocess.run(
+        [pathlib.Path(sys.executable).with_name(program), *inventory_options(), *arguments],
+        cwd=REPOSITORY,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
+        },
+        text=True,
+        capture_output=True,
+    )
+    start = done.stdout.find("{\n")
+    try:
+        report = json.loads(done.stdout[start:]) if start >= 0 else None
+    except ValueError:
+        report = None
+    return done.returncode, report, done.stdout + done.stderr
+
+
+# The scenario
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The scenario's hosts and list, as Ansible sees them."""
+
+    hosts: dict[str, dict]
+
+    @property
+    def server(self) -> dict:
+        return self.hosts["server"]
+
+    def lists(self) -> dict[str, list]:
+        """Copies of the three lists, to change and to give to `site`."""
+        return {
+            f"peat_{name}": copy.deepcopy(self.server[name]) for name in ("networks", "people", "projects")
+        }
+
+    def password(self, person: str) -> str:
+        return pathlib.Path(self.server["secrets"], person).read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    message = f"msg={{{{ {VARIABLES} }}}}".replace("\n", " ")
+    code, report, text = run_ansible("ansible", "mysql:clients", "-m", "ansible.builtin.debug", "-a", message)
+    assert code == 0 and report, text
+    results = report["plays"][0]["tasks"][0]["hosts"]
+    return Lab({name: result["msg"] for name, result in results.items()})
+
+
+def connect(values: dict) -> testinfra.host.Host:
+    sockets = pathlib.Path("~/.ansible/cp").expanduser()
+    sockets.mkdir(parents=True, exist_ok=True)
+    return testinfra.get_host(
+        f"ssh://{values['user']}@{values['address']}",
+        ssh_identity_file=str(pathlib.Path(values["key"]).expanduser()),
+        ssh_extra_args=values["ssh_args"],
+        controlpath=f"{sockets}/testinfra-%C",
+    )
+
+
+@pytest.fixture(scope="session")
+def hosts(lab: Lab) -> dict[str, testinfra.host.Host]:
+    return {name: connect(values) for name, values in lab.hosts.items()}
+
+
+@pytest.fixture(scope="session")
+def server(hosts):
+    """The database server."""
+    return hosts["server"]
+
+
+@pytest.fixture(scope="session")
+def peat2(hosts):
+    """A host inside the lab's networks with PEAT 2.3 on it."""
+    return hosts["peat2"]
+
+
+@pytest.fixture(scope="session")
+def modern(hosts):
+    """A host inside the lab's networks with RelStorage 4.3 on it."""
+    return hosts["modern"]
+
+
+@pytest.fixture(scope="session")
+def stranger(hosts):
+    """A host outside every declared network, with RelStorage 4.3 on it."""
+    return hosts["stranger"]
+
+
+@pytest.fixture(scope="session")
+def sql(server) -> Callable[[str], list[list[str]]]:
+    """Run SQL as root on the server's socket; rows of text."""
+    program = "mariadb" if server.exists("mariadb") else "mysql"
+
+    def run(statement: str) -> list[list[str]]:
+        done = server.run("%s --batch --skip-column-names --execute=%s", program, statement)
+        assert done.rc == 0, f"{statement}: {done.stderr}"
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    return run
+
+
+# site.yml
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of site.yml."""
+
+    code: int
+    report: dict | None
+    text: str
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    def results(self) -> Iterator[tuple[str, str, dict]]:
+        """(task, host, result) in the order they happened."""
+        for play in (self.report or {"plays": []})["plays"]:
+            for task in play["tasks"]:
+                for host, result in task["hosts"].items():
+                    yield task["task"]["name"], host, result
+
+    @property
+    def changed(self) -> list[tuple[str, str]]:
+        """(host, task) of everything changed, or in check mode, that would change; handlers included."""
+        return [(host, task) for task, host, result in self.results() if result.get("changed")]
+
+    @property
+    def diffs(self) -> list[tuple[str, str, list]]:
+        """(host, task, [[before, after] or the prepared text of each diff]) of everything in `changed`."""
+        found = []
+        for task, host, result in self.results():
+            if result.get("changed"):
+                parts = result.get("diff") or []
+                parts = parts if isinstance(parts, list) else [parts]
+                found.append((host, task, [[part.get(key) for key in ("before", "after", "prepared")] for part in parts]))
+        return found
+
+    @property
+    def failure(self) -> str:
+        """The messages of the tasks that failed; the whole output if none has one."""
+        messages = []
+        for task, host, result in self.results():
+            if result.get("failed") or result.get("unreachable"):
+                message = result.get("msg") or result.get("assertion") or result
+                messages.append(f"{host}: {task}: {message if isinstance(message, str) else json.dumps(message)}")
+        return "\n".join(messages) or self.text
+
+    def output_of(self, text: str) -> list[dict]:
+        """Results of the tasks with `text` in their name."""
+        return [result for task, _host, result in self.results() if text in task]
+
+
+class Site:
+    """Runs site.yml of this repository on the scenario's hosts, with other variables if wanted."""
+
+    def __init__(self) -> None:
+        self.to_restore = False
+
+    def __call__(self, variables: dict | None = None, *options: str, check: bool = False) -> Run:
+        """`variables` win over the inventory's. Nothing is changed with `check`."""
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as extra:
+            json.dump(variables or {}, extra)
+            extra.flush()
+            run = Run(
+                *run_ansible(
+                    "ansible-playbook",
+                    "--diff",
+                    *(["--check"] if check else []),
+                    *([f"--extra-vars=@{extra.name}"] if variables else []),
+                    *options,
+                    "site.yml",
+                )
+            )
+        if variables and not check and (run.report is None or run.changed):
+            self.to_restore = True
+        return run
+
+    def restore(self) -> None:
+        """Make the host again what the scenario's inventory says, if a run made it anything else."""
+        if self.to_restore:
+            run = self()
+            assert run.ok, run.failure
+            self.to_restore = False
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """site.yml; after the module's last test the host is what the inventory says."""
+    runner = Site()
+    yield runner
+    runner.restore()
+
+
+# Real clients
+
+
+@dataclass
+class Loop:
+    """A client that saves again and again in the background."""
+
+    host: testinfra.host.Host
+    unit: str
+    log: str
+    _answer: dict | None = field(default=None, repr=False)
+
+    def lines(self) -> list[dict]:
+        text = self.host.run("cat %s", self.log).stdout
+        # The last line may be half written.
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+
+    def saved(self) -> list:
+        """What the program was told is saved."""
+        return [line["saved"] for line in self.lines() if "ok" not in line and "saved" in line]
+
+    def wait_for(self, count: int, seconds: float = 60) -> None:
+        """Wait until `count` saves are acknowledged."""
+        wait_until(lambda: len(self.saved()) >= count or not self.running(), f"{self.unit}: {count} saves", seconds)
+        assert len(self.saved()) >= count, self.errors()
+
+    def running(self) -> bool:
+        return self.host.run("systemctl is-active %s", self.unit).stdout.strip() in ("active", "activating")
+
+    def end(self, seconds: float = 60) -> dict:
+        """Wait until the program has ended; its answer."""
+        wait_until(lambda: not self.running(), f"{self.unit} to end", seconds)
+        lines = self.lines()
+        assert lines and "ok" in lines[-1], self.errors()
+        return lines[-1]
+
+    def stop(self) -> None:
+        self.host.run("systemctl stop %s", self.unit)
+
+    def errors(self) -> str:
+        return self.host.run("cat %s %s.err", self.log, self.log).stdout[-3000:]
+
+
+class Clients:
+    """Starts the programs of tests/clients on client hosts."""
+
+    def __init__(self, lab: Lab, hosts: dict[str, testinfra.host.Host]):
+        self.lab, self.hosts = lab, hosts
+        self.numbers = itertools.count(1)
+        self.loops: list[Loop] = []
+        self.installed: set[tuple[str, str]] = set()
+
+    def install(self, host: str, program: str) -> str:
+        path = f"/usr/local/lib/peat-tests/{program}.py"
+        if (host, program) not in self.installed:
+            text = base64.b64encode((CLIENTS / f"{program}.py").read_bytes()).decode()
+            done = self.hosts[host].run(
+                f"mkdir -p {os.path.dirname(path)} && echo {text} | base64 --decode > {path}"
+            )
+            assert done.rc == 0, done.stderr
+            self.installed.add((host, program))
+        return path
+
+    def command(self, host: str, program: str, command: str, person: str, project: str, **options) -> tuple[str, str]:
+        """Shell words of one call, and the password it needs in PEAT_PASSWORD."""
+        password = options.pop("password", None) or self.lab.password(person)
+        common = {
+            "server": options.pop("server", self.lab.server["address"]),
+            "port": options.pop("port", self.lab.server["port"]),
+            "project": project,
+            "username": person,
+        }
+        flags = [f"--{name.replace('_', '-')}" for name in ("history_free", "create_schema") if options.pop(name, False)]
+        if driver := options.pop("driver", None):
+            common["driver"] = driver
+        words = [INTERPRETERS[program], self.install(host, program)]
+        words += [f"--{name}={value}" for name, value in common.items()] + flags + [command]
+        words += [f"--{name}={value}" for name, value in options.items()]
+        return shlex.join(words), password
+
+    def __call__(self, host: str, program: str, command: str, person: str, project: str, **options) -> dict:
+        """Run a program as `person` and return its answer.
+
+        options: password, server, port (the scenario's unless given), driver, history_free,
+        create_schema, and the command's own.
+        """
+        line, password = self.command(host, program, command, person, project, **options)
+        done = self.hosts[host].run(f"PEAT_PASSWORD={shlex.quote(password)} {line}")
+        assert done.rc == 0 and done.stdout, f"{line}\n{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def loop(self, host: str, program: str, person: str, project: str, **options) -> Loop:
+        """Start a program that saves until it fails, or for `seconds`."""
+        line, password = self.command(host, program, "commit-loop", person, project, **options)
+        unit = f"peat-test-{next(self.numbers)}"
+        log = f"/run/{unit}.log"
+        loop = Loop(self.hosts[host], unit, log)
+        done = loop.host.run(
+            f"rm -f {log} {log}.err && systemd-run --quiet --collect --unit={unit} --property=StandardOutput=file:{log}"
+            f" --property=StandardError=file:{log}.err --setenv=PEAT_PASSWORD={shlex.quote(password)} {line}"
+        )
+        assert done.rc == 0, done.stderr
+        self.loops.append(loop)
+        return loop
+
+
+@pytest.fixture(scope="module")
+def run_client(lab: Lab, hosts) -> Iterator[Clients]:
+    """run_client(host, program, command, person, project, **options) -> the program's answer."""
+    clients = Clients(lab, hosts)
+    yield clients
+    for loop in clients.loops:
+        loop.stop()
+
+
+@pytest.fixture
+def unused(request) -> str:
+    """A prefix no other test and no earlier run of this one has stored anything under."""
+    return f"{request.node.originalname.removeprefix('test_')[:20]}-{time.time_ns() // 1_000_000:x}-"
