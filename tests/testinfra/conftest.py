@@ -94,9 +94,7 @@ class Lab:
 
     def lists(self) -> dict[str, list]:
         """Copies of the three lists, to change and to give to `site`."""
-        return {
-            f"peat_{name}": copy.deepcopy(self.server[name]) for name in ("networks", "people", "projects")
-        }
+        return {f"peat_{name}": copy.deepcopy(self.server[name]) for name in ("networks", "people", "projects")}
 
     def password(self, person: str) -> str:
         return pathlib.Path(self.server["secrets"], person).read_text().strip()
@@ -118,7 +116,7 @@ def connect(values: dict) -> testinfra.host.Host:
         f"ssh://{values['user']}@{values['address']}",
         ssh_identity_file=str(pathlib.Path(values["key"]).expanduser()),
         ssh_extra_args=values["ssh_args"],
-        controlpath=f"{sockets}/testinfra-%C",
+        controlpath=f"{sockets}/testinfra-%%C",
     )
 
 
@@ -199,7 +197,8 @@ class Run:
             if result.get("changed"):
                 parts = result.get("diff") or []
                 parts = parts if isinstance(parts, list) else [parts]
-                found.append((host, task, [[part.get(key) for key in ("before", "after", "prepared")] for part in parts]))
+                texts = [[part.get(key) for key in ("before", "after", "prepared")] for part in parts]
+                found.append((host, task, texts))
         return found
 
     @property
@@ -314,9 +313,7 @@ class Clients:
         path = f"/usr/local/lib/peat-tests/{program}.py"
         if (host, program) not in self.installed:
             text = base64.b64encode((CLIENTS / f"{program}.py").read_bytes()).decode()
-            done = self.hosts[host].run(
-                f"mkdir -p {os.path.dirname(path)} && echo {text} | base64 --decode > {path}"
-            )
+            done = self.hosts[host].run(f"mkdir -p {os.path.dirname(path)} && echo {text} | base64 --decode > {path}")
             assert done.rc == 0, done.stderr
             self.installed.add((host, program))
         return path
@@ -330,7 +327,9 @@ class Clients:
             "project": project,
             "username": person,
         }
-        flags = [f"--{name.replace('_', '-')}" for name in ("history_free", "create_schema") if options.pop(name, False)]
+        flags = [
+            f"--{flag}" for flag in ("history-free", "create-schema") if options.pop(flag.replace("-", "_"), False)
+        ]
         if driver := options.pop("driver", None):
             common["driver"] = driver
         words = [INTERPRETERS[program], self.install(host, program)]

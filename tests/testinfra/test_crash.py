@@ -6,6 +6,7 @@ An object id that is handed out twice would overwrite somebody's object later, s
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 from conftest import wait_until
@@ -20,12 +21,27 @@ CLIENTS = {
 
 
 @pytest.fixture(scope="module")
-def service(server) -> str:
-    return "mariadb" if server.exists("mariadbd") else "mysql"
+def kill(server) -> Callable[[], float]:
+    """Kill the server process; return the seconds until a new one answered."""
+    service, client = ("mariadb", "mariadb") if server.exists("mariadbd") else ("mysql", "mysql")
+
+    def process() -> str:
+        return server.run("systemctl show --property=MainPID --value %s", service).stdout.strip()
+
+    def kill_and_wait() -> float:
+        killed, started = process(), time.monotonic()
+        server.check_output("kill -9 %s", killed)
+        wait_until(
+            lambda: process() not in ("0", killed) and server.run("%s --execute='DO 1'", client).rc == 0,
+            "the killed server to answer again",
+        )
+        return time.monotonic() - started
+
+    return kill_and_wait
 
 
 @pytest.fixture(scope="module")
-def crashes(run_client, server, service, sql) -> list[dict]:
+def crashes(run_client, kill) -> list[dict]:
     """Of every round: {project: {prefix, saved, error}}; `back`: seconds until the server answered again."""
     rounds = []
     for number in range(ROUNDS):
@@ -36,15 +52,7 @@ def crashes(run_client, server, service, sql) -> list[dict]:
         }
         for loop in loops.values():
             loop.wait_for(40 + 13 * number)
-        before = server.check_output("systemctl show --property=MainPID --value %s", service)
-        server.check_output("kill -9 %s", before)
-        killed = time.monotonic()
-        wait_until(
-            lambda: server.run("systemctl show --property=MainPID --value %s", service).stdout.strip() not in ("0", before)
-            and server.run(f"{'mariadb' if service == 'mariadb' else 'mysql'} --execute='DO 1'").rc == 0,
-            "the killed server to answer again",
-        )
-        outcome = {"back": time.monotonic() - killed}
+        outcome = {"back": kill()}
         for project, loop in loops.items():
             answer = loop.end()
             outcome[project] = {"prefix": prefix, "saved": loop.saved(), "error": answer["error"]}

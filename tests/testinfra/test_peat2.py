@@ -85,7 +85,7 @@ def test_a_wrong_password_is_refused(run_client, lab):
     assert not answer["ok"]
     assert answer["error"]["number"] == 1045
     assert answer["error"]["seen"] == (
-        f"Could not connect to hewlsample:{lab.server['address']}.\nError message returned: (1045, \"Access denied for "
+        f'Could not connect to hewlsample:{lab.server["address"]}.\nError message returned: (1045, "Access denied for '
         f"user 'farrell'@'{lab.hosts['peat2']['address']}' (using password: YES)\")"
     )
 

@@ -28,9 +28,7 @@ def use(run_client, driver, project):
     """use(command, person, host=..., **options): a program's answer with this driver on this project."""
 
     def run(command: str, person: str = "farrell", host: str = "modern", **options) -> dict:
-        return run_client(
-            host, "relstorage4", command, person, project, driver=driver, **PROJECTS[project], **options
-        )
+        return run_client(host, "relstorage4", command, person, project, driver=driver, **PROJECTS[project], **options)
 
     return run
 
