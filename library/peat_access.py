@@ -1,0 +1,266 @@
+#!/usr/bin/python
+"""Make the accounts and grants of a MariaDB or MySQL server what a lab's list says."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: peat_access
+short_description: Accounts and grants of all projects of a server
+description:
+  - Reconciles every account and grant of the server with the lists of networks, people and projects, in one call.
+  - Each person gets an account for each of their addresses, and on each project the least rights with which the
+    project's generation of clients reads, or commits, undoes and packs.
+  - Remembers in the database C(peat_server) which accounts are its own. An account that the list wants and that was
+    made by hand is taken over. Any other account is reported and left alone.
+  - Sessions that could do more than a new one of the same user from the same address are ended.
+  - Drops anonymous accounts, the rights on databases named C(test) that they leave behind, and an empty database
+    C(test).
+  - A password is compared with the stored hash and set, as a hash, only if it differs.
+options:
+  login_unix_socket:
+    description: The server's socket, over which the system's root is let in.
+    type: path
+    default: /run/mysqld/mysqld.sock
+  networks:
+    description: The list C(peat_networks).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What other entries call the network.
+        type: str
+        required: true
+      addresses:
+        description: Addresses and networks.
+        type: list
+        elements: str
+        required: true
+  people:
+    description: The list C(peat_people).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The user name of the accounts.
+        type: str
+        required: true
+      from:
+        description: Names of networks, and addresses.
+        type: list
+        elements: str
+        required: true
+      password:
+        description: Not used here, see O(passwords).
+        type: str
+      tls:
+        description: Whether the accounts are let in without TLS.
+        type: str
+        choices: [optional, required]
+        default: optional
+  projects:
+    description: The list C(peat_projects).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The database.
+        type: str
+        required: true
+      clients:
+        description: The generation of clients it serves.
+        type: str
+        choices: [peat2, relstorage4]
+        required: true
+      keep_history:
+        description: Whether it keeps history, and so has the tables with which history is packed.
+        type: bool
+        default: true
+      write:
+        description: People who write, names or mappings with C(person) and C(from).
+        type: list
+        elements: raw
+        default: []
+      read:
+        description: People who read, names or mappings with C(person) and C(from).
+        type: list
+        elements: raw
+        default: []
+      state:
+        description: With V(frozen), who writes only reads. With V(absent), nobody has access.
+        type: str
+        choices: [present, frozen, absent]
+        default: present
+  allow_anywhere:
+    description: Whether C(%) is an address.
+    type: bool
+    default: false
+  passwords:
+    description:
+      - Each person's password.
+      - In check mode it may be null, for a password that is not generated yet; then a change is predicted.
+    type: dict
+    required: true
+  protected_accounts:
+    description: Names of further accounts to leave alone without a report, such as a monitoring tool's.
+    type: list
+    elements: str
+    default: []
+requirements:
+  - PyMySQL
+attributes:
+  check_mode:
+    support: full
+    details: Where no server answers, the changes to a new server are predicted.
+  diff_mode:
+    support: full
+author: PEAT Server
+"""
+
+EXAMPLES = r"""
+- name: Make accounts and grants match the list
+  peat_access:
+    login_unix_socket: /run/mysqld/mysqld.sock
+    networks: "{{ peat_networks }}"
+    people: "{{ peat_people }}"
+    projects: "{{ peat_projects }}"
+    passwords: "{{ peat_people | peat_passwords(peat_secrets_dir) }}"
+"""
+
+RETURN = r"""
+steps:
+  description: What was done, or in check mode would be, in order.
+  type: list
+  elements: str
+  returned: always
+findings:
+  description: What is on the server and not in the list, and was left alone. Each is also a warning.
+  type: list
+  elements: str
+  returned: always
+sessions_ended:
+  description: Number of sessions that were ended because their rights had shrunk.
+  type: int
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.peat import accounts, lab, sql
+
+_NO_SUCH_THREAD = 1094
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **lab.argument_spec(),
+            "login_unix_socket": {"type": "path", "default": "/run/mysqld/mysqld.sock"},
+            "passwords": {"type": "dict", "required": True, "no_log": True},
+            "protected_accounts": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        run(module)
+    except (accounts.AccountsError, lab.LabError, sql.SqlError) as error:
+        module.fail_json(msg=str(error))
+
+
+def run(module: AnsibleModule) -> None:
+    """Read, plan, apply; raise the typed errors."""
+    params = module.params
+    connection = None
+    try:
+        connection = sql.connect(params["login_unix_socket"])
+    except sql.NoServer:
+        if not module.check_mode:
+            raise
+    state = read(connection) if connection else accounts.State("mariadb")
+    described = lab.load(
+        params["networks"],
+        params["people"],
+        params["projects"],
+        params["allow_anywhere"],
+        state.flavour if connection else None,
+    )
+    plan = accounts.plan(state, accounts.wanted(described, params["passwords"]), params["protected_accounts"])
+    if not module.check_mode:
+        ended = apply(connection, plan)
+    else:
+        ended = 0
+    for finding in plan.findings:
+        module.warn(finding)
+    module.exit_json(
+        changed=bool(plan.steps),
+        diff={"before": plan.before, "after": plan.after},
+        steps=[step.about for step in (*plan.steps, *plan.last_steps)],
+        findings=plan.findings,
+        sessions_ended=ended,
+    )
+
+
+def read(connection) -> accounts.State:
+    """Return the server's state."""
+    try:
+        return accounts.read(lambda text: _query(connection, text))
+    except _errors() as error:
+        raise accounts.AccountsError(
+            f"the server's accounts cannot be read ({error}): the system's root must have all rights as root@localhost,"
+            f" and the database {accounts.REGISTRY} must be this module's own"
+        ) from error
+
+
+def apply(connection, plan: accounts.Plan) -> int:
+    """Run the steps; return how many sessions were ended."""
+    if plan.missing:
+        raise accounts.AccountsError(
+            f"no password for {', '.join(plan.missing)}: give one in passwords, or let peat_passwords generate it first"
+        )
+    _run(connection, plan.steps)
+    ended = 0
+    if plan.last_steps:
+        sessions = _query(connection, "SELECT ID, USER, HOST FROM information_schema.PROCESSLIST")
+        for number in accounts.sessions_to_end(plan, sessions):
+            ended += _end(connection, number)
+    _run(connection, plan.last_steps)
+    return ended
+
+
+def _run(connection, steps) -> None:
+    for step in steps:
+        try:
+            _query(connection, step.sql)
+        except _errors() as error:
+            raise accounts.AccountsError(
+                f"could not {step.about}: the server says {error.args[1]} ({error.args[0]}); what came before it is"
+                " done, correct the cause and run again"
+            ) from error
+
+
+def _end(connection, number: int) -> int:
+    try:
+        _query(connection, f"KILL CONNECTION {number:d}")
+    except _errors() as error:
+        if error.args[0] != _NO_SUCH_THREAD:
+            raise accounts.AccountsError(f"could not end session {number}: {error}; end it and run again") from error
+        return 0
+    return 1
+
+
+def _query(connection, text: str) -> list:
+    with connection.cursor() as cursor:
+        cursor.execute(text)
+        return list(cursor.fetchall())
+
+
+def _errors():
+    import pymysql
+
+    return pymysql.err.MySQLError
+
+
+if __name__ == "__main__":
+    main()
