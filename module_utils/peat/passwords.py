@@ -31,7 +31,7 @@ def generate() -> str:
 
 def file_of(directory: str, person: str) -> str:
     """Return the path of a person's password file; raise PasswordError for a name with a path in it."""
-    if person.startswith(".") or os.path.basename(person) != person:
+    if not person or person.startswith(".") or os.path.basename(person) != person:
         raise PasswordError(f"the person {person!r} cannot have a password file: use a name that is no path")
     return os.path.join(directory, person)
 

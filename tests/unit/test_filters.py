@@ -1,0 +1,167 @@
+"""What the playbooks ask of the lab's description."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+
+ROOT = pathlib.Path(__file__).parents[2]
+LISTS = {
+    "networks": [{"name": "campus", "addresses": ["192.0.2.0/25", "192.0.2.128/25", "2001:db8:1::/48"]}],
+    "people": [
+        {"name": "farrell", "from": ["campus"], "password": "correct-horse-9"},
+        {"name": "nielsen", "from": ["198.51.100.7"]},
+        {"name": "idle", "from": ["203.0.113.9"]},
+    ],
+}
+PROJECTS = [
+    {"name": "hewlsample", "clients": "peat2", "write": ["farrell"], "read": ["nielsen"]},
+    {"name": "titration", "clients": "peat2", "write": ["nielsen"]},
+]
+
+
+@pytest.fixture(scope="module")
+def filters():
+    spec = importlib.util.spec_from_file_location("peat_filters", ROOT / "filter_plugins/peat.py")
+    plugin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plugin)
+    return plugin.FilterModule().filters()
+
+
+def test_problems(filters):
+    assert filters["peat_problems"](PROJECTS, **LISTS) == []
+    (problem,) = filters["peat_problems"]([{**PROJECTS[0], "clients": "zeo"}], **LISTS)
+    assert problem.startswith("peat_projects, entry 1 (hewlsample): clients is 'zeo'")
+
+
+def test_openings(filters):
+    assert filters["peat_openings"](PROJECTS, port=8080, **LISTS) == [
+        {"port": 8080, "sources": ["192.0.2.0/24", "198.51.100.7/32", "2001:db8:1::/48"]}
+    ]
+
+
+def test_a_port_nobody_may_use_is_still_listed(filters):
+    # Left out, the firewall would not know that it has to refuse everybody there.
+    assert filters["peat_openings"]([], port="3306", **LISTS) == [{"port": 3306, "sources": []}]
+
+
+def test_client_count_is_pairs_and_at_least_one_per_person(filters):
+    # farrell from three networks, nielsen from one (two projects), idle from nowhere
+    assert filters["peat_client_count"](PROJECTS, **LISTS) == 5
+
+
+@pytest.mark.parametrize(
+    ("clients", "state", "needed"),
+    [
+        ("peat2", "present", False),
+        ("relstorage4", "present", True),
+        ("relstorage4", "frozen", True),
+        ("relstorage4", "absent", False),
+    ],
+)
+def test_announcement_is_for_modern_clients_only(filters, clients, state, needed):
+    project = {"name": "more", "clients": clients, "state": state}
+    assert filters["peat_needs_announcement"]([*PROJECTS, project]) is needed
+
+
+def test_announcement_where_no_state_is_given(filters):
+    assert filters["peat_needs_announcement"]([{"name": "more", "clients": "relstorage4"}]) is True
+
+
+def test_passwords_given_generated_and_missing(filters, tmp_path):
+    (tmp_path / "nielsen").write_text("generated-before\n")
+    assert filters["peat_passwords"](LISTS["people"], str(tmp_path)) == {
+        "farrell": "correct-horse-9",
+        "nielsen": "generated-before",
+        "idle": None,
+    }
+
+
+def test_damaged_password_file_is_named(filters, tmp_path):
+    (tmp_path / "nielsen").write_text("")
+    with pytest.raises(AnsibleFilterError, match="/nielsen must hold one line with a password"):
+        filters["peat_passwords"](LISTS["people"], str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["peat_openings", "peat_client_count"])
+def test_filters_that_need_a_valid_lab_say_what_is_wrong(filters, name):
+    extra = {"port": 8080} if name == "peat_openings" else {}
+    with pytest.raises(AnsibleFilterError, match="unknown person 'nobody'"):
+        filters[name]([{**PROJECTS[0], "write": ["nobody"]}], **LISTS, **extra)
+
+
+# The same through Ansible: the validating play, as site.yml begins with it.
+
+GOOD = {"peat_networks": LISTS["networks"], "peat_people": LISTS["people"], "peat_projects": PROJECTS}
+
+
+def validate(tmp_path, variables, *options):
+    """Return exit code and output of the validating play; the host cannot be connected to."""
+    (tmp_path / "group_vars").mkdir(exist_ok=True)
+    (tmp_path / "hosts.yml").write_text("mysql: {hosts: {server: {ansible_host: 192.0.2.250}}}\n")
+    text = variables if isinstance(variables, str) else yaml.safe_dump(variables)
+    (tmp_path / "group_vars/all.yml").write_text(text)
+    playbook = pathlib.Path(sys.executable).with_name("ansible-playbook")
+    result = subprocess.run(
+        [playbook, "-i", tmp_path, *options, ROOT / "playbooks/validate.yml"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_play_accepts_a_good_list_without_a_connection(tmp_path):
+    code, output = validate(tmp_path, GOOD)
+    assert code == 0, output
+
+
+def test_play_refuses_with_every_problem_and_no_password(tmp_path):
+    people = [
+        {"name": "farrell", "from": "campus", "password": "hunter2"},
+        {"name": "nielsen", "from": ["campus"], "password": {"value": "s3cr3t"}},
+        "idle",
+    ]
+    code, output = validate(tmp_path, {**GOOD, "peat_people": people}, "-vvv")
+    assert code == 2
+    for problem in (
+        "- peat_people, entry 1 (farrell): from is text: write a list, from: [campus]\n",
+        "- peat_people, entry 1 (farrell): the password has fewer than 12 characters",
+        "- peat_people, entry 2 (nielsen): the password is not text to YAML",
+        "- peat_people, entry 3: is text: write '- name: ...'",
+    ):
+        assert problem in output
+    assert "hunter2" not in output and "s3cr3t" not in output
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ("peat_people: {farrell: {from: [campus]}}", "- peat_people: is a mapping: make it a list of entries"),
+        ("peat_people:", "- peat_people: is empty: make it a list of entries"),
+        ("peat_people: [{name: no, from: [2001:10]}]", "- peat_people, entry 1: the name is False, not text to YAML"),
+        (
+            "peat_people: [{name: no, from: [2001:10]}]",
+            "- peat_people, entry 1: an address is 120070, not text to YAML",
+        ),
+        ("peat_allow_anywhere: 'false'", "- peat_allow_anywhere: 'false' is not a boolean"),
+        ('peat_people: [{name: a, from: [192.0.2.1], password: "{{ vault_a }}"}]', "'vault_a' is undefined"),
+    ],
+)
+def test_play_names_the_entry_whatever_its_type(tmp_path, variables, message):
+    code, output = validate(tmp_path, variables)
+    assert code == 2
+    assert message in output
+
+
+def test_play_knows_the_longer_names_of_mariadb(tmp_path):
+    lists = {"peat_people": [{"name": "n" * 40, "from": ["192.0.2.1"]}]}
+    assert validate(tmp_path, lists)[0] == 2
+    assert validate(tmp_path, {**lists, "peat_flavour": "mariadb"})[0] == 0
