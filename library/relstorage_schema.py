@@ -132,9 +132,7 @@ SYSTEM_SCHEMAS = ("information_schema", "mysql", "performance_schema", "sys")
 def rows(cursor, sql, *parameters):
     """Return all rows of a query as tuples of text and numbers."""
     cursor.execute(sql, parameters)
-    return [
-        tuple(v.decode() if isinstance(v, bytes) else v for v in row) for row in cursor.fetchall()
-    ]
+    return [tuple(v.decode() if isinstance(v, bytes) else v for v in row) for row in cursor.fetchall()]
 
 
 def by_schema(found):
@@ -175,8 +173,7 @@ def read_server(cursor, projects):
     views = by_schema(
         rows(
             cursor,
-            "SELECT table_schema, table_name, security_type FROM information_schema.views"
-            " WHERE table_schema IN %s",
+            "SELECT table_schema, table_name, security_type FROM information_schema.views WHERE table_schema IN %s",
             names,
         )
     )
@@ -255,9 +252,7 @@ def read_interrupted(cursor, databases, listed):
         databases[name] = replace(
             databases[name],
             tables={
-                table: replace(
-                    found, keys={k: tuple(c) for k, c in keys.get((name, table), {}).items()}
-                )
+                table: replace(found, keys={k: tuple(c) for k, c in keys.get((name, table), {}).items()})
                 for table, found in databases[name].tables.items()
             },
             filled=frozenset(table for (table,) in filled.get(name, ())),
@@ -295,9 +290,7 @@ def end_sessions(cursor, database, seconds=10):
         if not sessions:
             return
         if time.monotonic() > deadline:
-            raise schema.SchemaError(
-                [f"project {database}: sessions {sessions} do not end: stop those clients first"]
-            )
+            raise schema.SchemaError([f"project {database}: sessions {sessions} do not end: stop those clients first"])
         for session in sessions:
             # Unknown thread: it has gone by itself.
             with contextlib.suppress(pymysql.err.OperationalError):
@@ -318,9 +311,7 @@ def remove(cursor, change, server, socket, folder):
     try:
         write_dump(command(server.mariadb, socket, name), path, tables)
     except DumpError as error:
-        raise schema.SchemaError(
-            [f"project {name}: {error}. Its database was not dropped"]
-        ) from error
+        raise schema.SchemaError([f"project {name}: {error}. Its database was not dropped"]) from error
     end_sessions(cursor, name)
     execute(cursor, name, "UNLOCK TABLES")
     for statement in change.statements:
@@ -370,8 +361,7 @@ def run(module):
 
     changed = {change.name: change for change in changes}
     findings = [
-        f"database {name} looks like RelStorage's and is not in the list of projects; it was left"
-        " alone"
+        f"database {name} looks like RelStorage's and is not in the list of projects; it was left alone"
         for name in others
     ]
     return {

@@ -409,9 +409,7 @@ def identify(database: Database) -> Identity:
     if "state_size" not in names["object_state"]:
         return unusable("RelStorage 1.4's (object_state has no state_size)", _MIGRATE_15)
     if any(c.null for c in found["object_state"].columns if c.name == "state_size"):
-        return unusable(
-            "partly migrated from RelStorage 1.4 (object_state.state_size may be NULL)", _MIGRATE_15
-        )
+        return unusable("partly migrated from RelStorage 1.4 (object_state.state_size may be NULL)", _MIGRATE_15)
     generation = "relstorage4" if new else "peat2"
     lacking = [t.name for t in tables(generation, keep_history) if t.name not in found]
     if lacking == ["blob_chunk"] and generation == "peat2":
@@ -576,10 +574,7 @@ def _change(
     statements = []
     old = found or Database()
     if found is None:
-        statements.append(
-            f"CREATE DATABASE {quote_name(project.name)} CHARACTER SET {CHARSET}"
-            f" COLLATE {COLLATION}"
-        )
+        statements.append(f"CREATE DATABASE {quote_name(project.name)} CHARACTER SET {CHARSET} COLLATE {COLLATION}")
     statements.append(f"USE {quote_name(project.name)}")
     for table in tables(project.generation, project.keep_history):
         if table.name not in old.tables:
@@ -624,8 +619,7 @@ def describe(name: str, database: Database) -> tuple[str, ...]:
     lines += [f"  row {LOCK_TABLE} {tid}" for tid in database.lock_rows]
     lines += [f"  view {view} SECURITY {what}" for view, what in sorted(database.views.items())]
     lines += [
-        f"  procedure {procedure} '{what.comment}' {what.charset} {what.collation}"
-        f" SECURITY {what.security}"
+        f"  procedure {procedure} '{what.comment}' {what.charset} {what.collation} SECURITY {what.security}"
         for procedure, what in sorted(database.procedures.items())
     ]
     return tuple(lines)
@@ -659,9 +653,7 @@ def unconfirmed(projects: Iterable[Wanted], confirm_absent: Iterable[str]) -> li
     return problems
 
 
-def plan_removal(
-    projects: Iterable[Wanted], server: Server, confirm_absent: Iterable[str]
-) -> list[Change]:
+def plan_removal(projects: Iterable[Wanted], server: Server, confirm_absent: Iterable[str]) -> list[Change]:
     """Return the databases to dump and drop; ``statements`` are for after the dump.
 
     Raises SchemaError, before anything is done, for a database that nobody confirmed or that is

@@ -72,17 +72,14 @@ def connect(socket: str, lock_wait: int = 60):
     try:
         import pymysql
     except ImportError as error:
-        raise NoServer(
-            "PyMySQL is missing in the Python that runs this module: install python3-pymysql"
-        ) from error
+        raise NoServer("PyMySQL is missing in the Python that runs this module: install python3-pymysql") from error
     try:
         return pymysql.connect(
             unix_socket=socket,
             user="root",
             charset="utf8mb4",
             autocommit=True,
-            init_command=f"SET SESSION sql_mode = {literal(SQL_MODE)},"
-            f" lock_wait_timeout = {int(lock_wait)}",
+            init_command=f"SET SESSION sql_mode = {literal(SQL_MODE)}, lock_wait_timeout = {int(lock_wait)}",
         )
     except pymysql.err.MySQLError as error:
         if error.args[0] == _NO_ANSWER:
