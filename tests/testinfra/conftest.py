@@ -120,6 +120,15 @@ def connect(values: dict) -> testinfra.host.Host:
     )
 
 
+def put(host: testinfra.host.Host, content: bytes, path: str) -> None:
+    """Write a file on a host; in pieces, for one word of a command line is at most 128 KiB."""
+    text = base64.b64encode(content).decode()
+    host.check_output(f"mkdir -p {os.path.dirname(path)}")
+    for start in range(0, len(text), 60_000):
+        piece, redirect = text[start : start + 60_000], ">>" if start else ">"
+        host.check_output(f"echo {piece} | base64 --decode {redirect} {path}")
+
+
 @pytest.fixture(scope="session")
 def hosts(lab: Lab) -> dict[str, testinfra.host.Host]:
     return {name: connect(values) for name, values in lab.hosts.items()}
@@ -312,9 +321,7 @@ class Clients:
     def install(self, host: str, program: str) -> str:
         path = f"/usr/local/lib/peat-tests/{program}.py"
         if (host, program) not in self.installed:
-            text = base64.b64encode((CLIENTS / f"{program}.py").read_bytes()).decode()
-            done = self.hosts[host].run(f"mkdir -p {os.path.dirname(path)} && echo {text} | base64 --decode > {path}")
-            assert done.rc == 0, done.stderr
+            put(self.hosts[host], (CLIENTS / f"{program}.py").read_bytes(), path)
             self.installed.add((host, program))
         return path
 

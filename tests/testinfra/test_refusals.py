@@ -1,0 +1,179 @@
+"""Mistakes an administrator makes, through site.yml on a live server.
+
+Each is refused before the first change, by a message that names the entry and says what to do.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from conftest import Run
+
+
+def named(entries: list[dict], name: str) -> dict:
+    return next(entry for entry in entries if entry["name"] == name)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """`change` spoils the three lists (networks, people, projects); `variables` are set besides."""
+
+    change: Callable[[list, list, list], object] | None
+    #: Texts the refusal must hold: the entry, and the remedy.
+    entry: str
+    remedy: str
+    variables: dict = field(default_factory=dict)
+    inventory: str = ""
+
+
+def network(address: str) -> Callable:
+    return lambda networks, people, projects: networks[0]["addresses"].append(address)
+
+
+def project(name: str, **values) -> Callable:
+    """Add a project that would be right but for `values`."""
+    new = {"name": name, "clients": "peat2", "write": ["farrell"]} | values
+    return lambda networks, people, projects: projects.append({k: v for k, v in new.items() if v is not None})
+
+
+def person(name: str, **values) -> Callable:
+    return lambda networks, people, projects: people.append({"name": name, "from": ["campus"]} | values)
+
+
+def edit(name: str, **values) -> Callable:
+    return lambda networks, people, projects: named(projects, name).update(values)
+
+
+MISTAKES = {
+    # Addresses
+    "not-an-address": Mistake(network("10.89.1"), "peat_networks, entry 1 (campus)", "write one like 192.0.2.7"),
+    "prefix-too-long": Mistake(network("192.0.2.0/33"), "192.0.2.0/33", "write one like 192.0.2.7"),
+    "host-bits-set": Mistake(network("192.0.2.9/24"), "192.0.2.9/24", "write 192.0.2.0/24 for the whole network"),
+    "mask-with-host-bits": Mistake(
+        network("192.0.2.9/255.255.255.0"), "192.0.2.9/255.255.255.0", "write 192.0.2.0/24 for the whole network"
+    ),
+    "wildcard-address": Mistake(network("192.0.2.%"), "192.0.2.%", "write 192.0.2.0/24"),
+    "host-name": Mistake(network("lab.example.org"), "lab.example.org", "write the IP address"),
+    "ipv6-prefix-no-account-has": Mistake(network("2001:db8:1:2::/60"), "2001:db8:1:2::/60", "write"),
+    "everywhere": Mistake(network("%"), "(campus)", "peat_allow_anywhere: true"),
+    "all-of-ipv4": Mistake(network("0.0.0.0/0"), "0.0.0.0/0", "peat_allow_anywhere: true"),
+    "link-local": Mistake(network("fe80::1"), "fe80::1", "link-local"),
+    "multicast": Mistake(network("224.0.0.1"), "224.0.0.1", "write the client's own"),
+    "ipv4-in-ipv6": Mistake(network("::ffff:192.0.2.7"), "::ffff:192.0.2.7", "write 192.0.2.7"),
+    # Names that meet nothing, or each other
+    "unknown-person": Mistake(project("new", write=["farell"]), "(new)", "did you mean 'farrell'?"),
+    "unknown-network": Mistake(person("ada", **{"from": ["campos"]}), "(ada)", "did you mean 'campus'?"),
+    "project-twice": Mistake(project("hewlsample"), "(hewlsample)", "rename or remove one of the two"),
+    "project-twice-but-for-case": Mistake(project("HewlSample"), "(HewlSample)", "rename or remove one of the two"),
+    "person-twice": Mistake(person("guest"), "(guest)", "rename or remove one of the two"),
+    "network-twice": Mistake(
+        lambda networks, people, projects: networks.append({"name": "campus", "addresses": ["192.0.2.7"]}),
+        "(campus)",
+        "rename or remove one of the two",
+    ),
+    # Names a server cannot or must not have
+    "system-database": Mistake(project("mysql"), "(mysql)", "choose another name"),
+    "our-own-database": Mistake(project("peat_server"), "(peat_server)", "choose another name"),
+    "database-name-too-long": Mistake(project("p" * 65), "65 characters", "shorten it"),
+    "database-name-of-other-characters": Mistake(project("hewl/sample"), "hewl/sample", "letters"),
+    "user-name-too-long": Mistake(person("u" * 81), "81 characters", "shorten it"),
+    "system-user": Mistake(person("root"), "(root)", "choose another name"),
+    # Entries that say two things, nothing, or what nobody knows
+    "writer-and-reader": Mistake(edit("hewlsample", read=["farrell"]), "(hewlsample)", "remove one of the two"),
+    "no-clients": Mistake(project("new", clients=None), "(new)", "write one of peat2, relstorage4"),
+    "unknown-clients": Mistake(project("new", clients="relstorage3"), "(new)", "write one of peat2, relstorage4"),
+    "unknown-state": Mistake(project("new", state="archived"), "(new)", "write one of present, frozen, absent"),
+    "unknown-key": Mistake(project("new", writers=["farrell"]), "(new)", "'writers'"),
+    "text-for-true": Mistake(project("new", keep_history="yes"), "(new)", "write true or false, unquoted"),
+    "no-address": Mistake(person("ada", **{"from": []}), "(ada)", "add at least one address"),
+    "password-too-short": Mistake(person("ada", password="secret"), "(ada)", "lengthen it"),
+    "tls-for-peat2": Mistake(
+        lambda networks, people, projects: named(people, "farrell").update(tls="required"), "farrell", "PEAT 2.3"
+    ),
+    "not-a-list": Mistake(None, "peat_projects", "make it a list", {"peat_projects": {"hewlsample": "peat2"}}),
+    # What would lose or spoil data
+    "absent-without-confirmation": Mistake(edit("my1sandbox", state="absent"), "my1sandbox", "peat_confirm_absent"),
+    "other-generation": Mistake(edit("hewlsample", clients="relstorage4"), "hewlsample", "migrate the database first"),
+    "other-history-mode": Mistake(edit("modernhf", keep_history=True), "modernhf", "correct keep_history"),
+    # The server
+    "port-in-use": Mistake(None, "8099", "mysql_port", {"mysql_port": 8099}),
+    "port-out-of-range": Mistake(None, "70000", "mysql_port", {"mysql_port": 70000}),
+    "option-of-the-other-flavour": Mistake(
+        None, "innodb_redo_log_capacity", "innodb_log_file_size", {"mysql_settings": {"innodb_redo_log_capacity": "1G"}}
+    ),
+    "option-nobody-knows": Mistake(
+        None, "inodb_buffer_pool_size", "mysql_settings", {"mysql_settings": {"inodb_buffer_pool_size": "1G"}}
+    ),
+    "value-the-server-refuses": Mistake(
+        None, "innodb_flush_method", "mysql_settings", {"mysql_settings": {"innodb_flush_method": "sometimes"}}
+    ),
+    "flavour-the-release-lacks": Mistake(None, "mysql", "mysql_flavour", {"mysql_flavour": "mysql"}),
+    "unsupported-release": Mistake(None, "Debian 11", "Debian 12", inventory="mysql: {hosts: {peat2: {}}}"),
+}
+
+
+@pytest.fixture(scope="module")
+def port_in_use(server):
+    """Somebody else's program listens on the server's port 8099."""
+    server.check_output(
+        "systemd-run --quiet --unit=peat-test-listener python3 -c %s",
+        "import socket, time; s = socket.create_server(('', 8099)); time.sleep(3600)",
+    )
+    yield
+    server.check_output("systemctl stop peat-test-listener")
+
+
+@pytest.fixture(scope="module")
+def refusals(site, lab, port_in_use, tmp_path_factory) -> dict[str, Run]:
+    """site.yml with every mistake."""
+    folder = tmp_path_factory.mktemp("inventories")
+
+    def run(name: str) -> Run:
+        mistake, lists, options = MISTAKES[name], lab.lists(), []
+        if mistake.change:
+            mistake.change(lists["peat_networks"], lists["peat_people"], lists["peat_projects"])
+        if mistake.inventory:
+            (folder / f"{name}.yml").write_text(mistake.inventory)
+            options = [f"--inventory={folder / name}.yml"]
+        return site((lists if mistake.change else {}) | mistake.variables, *options)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        return dict(zip(MISTAKES, pool.map(run, MISTAKES), strict=True))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_refused_before_anything_changes(refusals, name):
+    run, mistake = refusals[name], MISTAKES[name]
+    assert not run.ok
+    assert run.report, run.text
+    assert run.changed == []
+    assert sum(host["changed"] for host in run.report["stats"].values()) == 0
+    assert sum(host["unreachable"] for host in run.report["stats"].values()) == 0
+    assert mistake.entry in run.failure
+    assert mistake.remedy in run.failure
+
+
+def test_all_mistakes_are_named_at_once(site, lab):
+    lists = lab.lists()
+    lists["peat_networks"][0]["addresses"].append("192.0.2.9/24")
+    lists["peat_people"].append({"name": "root", "from": ["campus"]})
+    lists["peat_projects"].append({"name": "mysql", "clients": "peat3"})
+    run = site(lists)
+    assert not run.ok
+    for entry in ("192.0.2.9/24", "(root)", "(mysql)", "'peat3'"):
+        assert entry in run.failure
+
+
+def test_no_refusal_shows_a_password(site, lab):
+    lists = lab.lists()
+    lists["peat_people"].append({"name": "ada", "from": ["nowhere"], "password": "a-password-of-ada-42"})
+    run = site(lists)
+    assert not run.ok
+    assert "a-password-of-ada-42" not in run.text
+
+
+def test_the_server_is_as_it_was(refusals, site):
+    assert site(check=True).changed == []
