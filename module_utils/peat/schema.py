@@ -390,7 +390,7 @@ def identify(database: Database) -> Identity:
     new = ["column transaction.is_empty"] if "is_empty" in transaction else []
     new += [f"table {LOCK_TABLE}"] if LOCK_TABLE in found else []
     new += ["new_oid in InnoDB"] if oids == "InnoDB" else []
-    if new:
+    if new and not old:
         old += [
             f"{name} in {found[name].engine}"
             for name in NON_TRANSACTIONAL[1:]
