@@ -58,9 +58,12 @@ options:
     type: dict
     default: {}
   state:
-    description: Whether to see to the projects that are there or to those that are absent.
+    description:
+      - Whether to see to the projects that are there or to those that are absent.
+      - C(validated) only tells, and fails with, everything that the other two would refuse. It needs
+        no procedures and passes on a host that has no server yet.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, validated]
     default: present
   confirm_absent:
     description: Names of the projects whose database may be dropped.
@@ -80,6 +83,12 @@ author:
 """
 
 EXAMPLES = r"""
+- name: No database is another than the list says, and every removal is confirmed
+  relstorage_schema:
+    state: validated
+    projects: "{{ peat_projects }}"
+    confirm_absent: "{{ peat_confirm_absent }}"
+
 - name: Every project has its database
   relstorage_schema:
     projects: "{{ peat_projects }}"
@@ -329,18 +338,25 @@ def run(module):
     parameters = module.params
     projects = schema.wanted(parameters["projects"])
     absent = parameters["state"] == "absent"
+    validated = parameters["state"] == "validated"
     cursor = None
     try:
         cursor = connect(parameters["login_unix_socket"]).cursor()
     except NoServer as error:
-        if not module.check_mode:
+        if not (module.check_mode or validated):
             raise
-        module.warn(f"Planned as for an empty server: {error}")
+        if parameters["state"] == "present":
+            module.warn(f"Planned as for an empty server: {error}")
         server, others = schema.Server(parameters["flavour"] == "mariadb", {}), []
     else:
         server, others = read_server(cursor, projects)
 
-    if absent:
+    if validated:
+        problems = schema.refusals(projects, server, parameters["confirm_absent"])
+        if problems:
+            raise schema.SchemaError(problems)
+        changes = []
+    elif absent:
         changes = schema.plan_removal(projects, server, parameters["confirm_absent"])
     else:
         changes = schema.plan(projects, server, parameters["procedures"])
@@ -376,9 +392,9 @@ def run(module):
                 "backup": backups.get(project.name),
             }
             for project in projects
-            if (project.state == "absent") == absent
+            if not validated and (project.state == "absent") == absent
         ],
-        "findings": findings,
+        "findings": findings if parameters["state"] == "present" else [],
         "diff": {
             "before": text(line for change in changes for line in change.before),
             "after": text(line for change in changes for line in change.after),
@@ -413,7 +429,7 @@ def main():
                 },
             },
             "procedures": {"type": "dict", "default": {}},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "validated"], "default": "present"},
             "confirm_absent": {"type": "list", "elements": "str", "default": []},
             "backup_dir": {"type": "path"},
             "flavour": {"type": "str", "choices": ["mariadb", "mysql"], "default": "mariadb"},

@@ -493,6 +493,23 @@ def plan(
     return changes
 
 
+def _usable(project: Wanted, found: Database | None, mariadb: bool) -> Database:
+    """Return the project's database with all its tables, or raise SchemaError."""
+    if found is None or found.empty or _interrupted(project, found, mariadb):
+        defined = tables(project.generation, project.keep_history)
+        return Database(tables={t.name: t.found(mariadb) for t in defined})
+    _refuse_other(project, found)
+    if len(found.lock_rows) > 1:
+        raise SchemaError(
+            [
+                f"project {project.name}: {LOCK_TABLE} of its database must have exactly one row"
+                f" and has {len(found.lock_rows)} (tid {', '.join(map(str, found.lock_rows))}), so"
+                " that no client can commit: delete all but tid 0, then run again"
+            ]
+        )
+    return found
+
+
 def _goal(
     project: Wanted,
     found: Database | None,
@@ -500,12 +517,7 @@ def _goal(
     procedures: Mapping[str, Mapping[str, str]],
 ) -> Database:
     """Return the project's database as it shall be, or raise SchemaError."""
-    if found is None or found.empty or _interrupted(project, found, mariadb):
-        defined = tables(project.generation, project.keep_history)
-        goal = Database(tables={t.name: t.found(mariadb) for t in defined})
-    else:
-        _refuse_other(project, found)
-        goal = found
+    goal = _usable(project, found, mariadb)
     if project.generation != "relstorage4":
         return goal
     made = procedures.get(_procedure_set(project), {})
@@ -514,14 +526,6 @@ def _goal(
             [
                 f"project {project.name}: clients relstorage4 need RelStorage's procedures and none"
                 " were given: pass what the filter relstorage_procedures returns as `procedures`"
-            ]
-        )
-    if len(goal.lock_rows) > 1:
-        raise SchemaError(
-            [
-                f"project {project.name}: {LOCK_TABLE} of its database must have exactly one row"
-                f" and has {len(goal.lock_rows)} (tid {', '.join(map(str, goal.lock_rows))}), so"
-                " that no client can commit: delete all but tid 0, then run again"
             ]
         )
     return replace(
@@ -629,28 +633,32 @@ def describe(name: str, database: Database) -> tuple[str, ...]:
 
 
 def unconfirmed(projects: Iterable[Wanted], confirm_absent: Iterable[str]) -> list[str]:
-    """Return the problems of the removal confirmations, [] if there are none.
+    """Return a problem for each absent project that peat_confirm_absent does not name.
 
-    Each project whose state is absent must be named in peat_confirm_absent, and nothing else may
-    be, so that no confirmation lies ready for a removal that nobody has asked for yet. A caller
-    that knows which databases there are leaves out the projects without one.
+    Leave out the projects whose database is gone already, if that is known.
+    """
+    confirmed = set(confirm_absent)
+    return [
+        f"project {project.name}: state absent removes its database; confirm that by adding {project.name!r} to"
+        " peat_confirm_absent, or set state to frozen to keep it"
+        for project in projects
+        if project.state == "absent" and project.name not in confirmed
+    ]
+
+
+def stale_confirmations(projects: Iterable[Wanted], confirm_absent: Iterable[str]) -> list[str]:
+    """Return a problem for each name in peat_confirm_absent that is no absent project.
+
+    A confirmation that lies ready would let a later mistake in the list remove a database.
     """
     states = {project.name: project.state for project in projects}
-    confirmed = set(confirm_absent)
-    problems = [
-        f"project {name}: state absent removes its database; confirm that by adding {name!r} to"
-        " peat_confirm_absent, or set state to frozen to keep it"
-        for name, state in states.items()
-        if state == "absent" and name not in confirmed
+    return [
+        f"peat_confirm_absent names {name!r}, which"
+        f" {f'has state {states[name]}' if name in states else 'is not in peat_projects'}: take it out; only projects"
+        " with state absent may be confirmed"
+        for name in sorted(set(confirm_absent))
+        if states.get(name) != "absent"
     ]
-    for name in sorted(confirmed):
-        if states.get(name) != "absent":
-            what = f"has state {states[name]}" if name in states else "is not in peat_projects"
-            problems.append(
-                f"peat_confirm_absent names {name!r}, which {what}: take it out; only projects with"
-                " state absent may be confirmed"
-            )
-    return problems
 
 
 def plan_removal(projects: Iterable[Wanted], server: Server, confirm_absent: Iterable[str]) -> list[Change]:
@@ -659,10 +667,8 @@ def plan_removal(projects: Iterable[Wanted], server: Server, confirm_absent: Ite
     Raises SchemaError, before anything is done, for a database that nobody confirmed or that is
     not RelStorage's.
     """
-    projects = list(projects)
     there = [p for p in projects if p.state == "absent" and p.name in server.databases]
-    confirmed = set(confirm_absent)
-    problems = unconfirmed(there, confirmed & {p.name for p in there})
+    problems = unconfirmed(there, confirm_absent)
     changes = []
     for project in there:
         found = server.databases[project.name]
@@ -684,6 +690,25 @@ def plan_removal(projects: Iterable[Wanted], server: Server, confirm_absent: Ite
     if problems:
         raise SchemaError(problems)
     return changes
+
+
+def refusals(projects: Iterable[Wanted], server: Server, confirm_absent: Iterable[str]) -> list[str]:
+    """Return everything in the databases that `plan` and `plan_removal` would refuse.
+
+    For a look at the server before anything on it is changed.
+    """
+    projects, problems = list(projects), []
+    for project in projects:
+        if project.state != "absent":
+            try:
+                _usable(project, server.databases.get(project.name), server.mariadb)
+            except SchemaError as error:
+                problems += error.problems
+    try:
+        plan_removal(projects, server, confirm_absent)
+    except SchemaError as error:
+        problems += error.problems
+    return problems + stale_confirmations(projects, confirm_absent)
 
 
 # Reading a server: one statement each for any number of databases

@@ -25,6 +25,8 @@ from peat.schema import (
     normal_type,
     plan,
     plan_removal,
+    refusals,
+    stale_confirmations,
     tables,
     unconfirmed,
     wanted,
@@ -81,10 +83,10 @@ def plan_one(found, generation="peat2", keep_history=True, mariadb=True, procedu
     return changes[0] if changes else None
 
 
-def refusal(found, generation="peat2", keep_history=True):
-    with pytest.raises(SchemaError) as refused:
+def refused(found, generation="peat2", keep_history=True):
+    with pytest.raises(SchemaError) as caught:
         plan_one(found, generation, keep_history)
-    (problem,) = refused.value.problems
+    (problem,) = caught.value.problems
     assert problem.startswith("project hewl: ")
     return problem
 
@@ -237,7 +239,7 @@ def test_an_interrupted_creation_is_finished_from_every_point(generation, keep):
 
 def test_missing_tables_beside_data_are_no_interrupted_creation():
     found = replace(without(complete("peat2"), "pack_state"), filled=frozenset({"object_state"}))
-    assert "peat2 but lacks pack_state" in refusal(found)
+    assert "peat2 but lacks pack_state" in refused(found)
 
 
 @pytest.mark.parametrize("key", ["object_state_tid", "PRIMARY"])
@@ -245,7 +247,7 @@ def test_a_table_with_other_keys_is_no_interrupted_creation(key):
     found = without(complete("peat2"), "pack_state")
     keys = {name: columns for name, columns in found.tables["object_state"].keys.items() if name != key}
     state = replace(found.tables["object_state"], keys=keys)
-    assert "lacks pack_state" in refusal(replace(found, tables={**found.tables, "object_state": state}))
+    assert "lacks pack_state" in refused(replace(found, tables={**found.tables, "object_state": state}))
 
 
 # What is refused, and as what it is recognised
@@ -302,7 +304,7 @@ def test_what_no_client_of_ours_can_use_is_recognised_and_refused(found, text, k
     assert identity.generation is None
     assert identity.keep_history == keep_history
     for generation in ("peat2", "relstorage4"):
-        problem = refusal(replace(found, filled=frozenset({"object_state"})), generation)
+        problem = refused(replace(found, filled=frozenset({"object_state"})), generation)
         assert text in problem
         assert "Nothing was changed. What to do: " in problem
         assert identity.remedy
@@ -323,14 +325,14 @@ def test_myisam_of_a_hand_made_mariadb_database_is_as_good():
 
 @pytest.mark.parametrize(("there", "listed"), [("peat2", "relstorage4"), ("relstorage4", "peat2")])
 def test_another_generation_is_refused(there, listed):
-    problem = refusal(complete(there), listed)
+    problem = refused(complete(there), listed)
     assert f"the list says {listed}, history-preserving, but its database on this server is {there}, history" in problem
     assert "correct clients, or migrate" in problem
 
 
 @pytest.mark.parametrize(("generation", "keep"), KINDS)
 def test_another_history_mode_is_refused(generation, keep):
-    problem = refusal(complete(generation, keep), generation, not keep)
+    problem = refused(complete(generation, keep), generation, not keep)
     assert "correct keep_history" in problem
     assert "zodbconvert" in problem
 
@@ -338,9 +340,9 @@ def test_another_history_mode_is_refused(generation, keep):
 def test_all_refusals_are_told_at_once_and_nothing_is_planned():
     server = Server(True, {"one": complete("peat2"), "two": complete("relstorage4")})
     projects = [Wanted("one", "relstorage4"), Wanted("new", "peat2"), Wanted("two", "peat2")]
-    with pytest.raises(SchemaError) as refused:
+    with pytest.raises(SchemaError) as caught:
         plan(projects, server, PROCEDURES)
-    assert [problem.split(":")[0] for problem in refused.value.problems] == ["project one", "project two"]
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["project one", "project two"]
 
 
 # What is kept right in a relstorage4 database
@@ -353,7 +355,7 @@ def test_a_missing_lock_row_is_inserted_and_nothing_else():
 
 
 def test_two_lock_rows_are_an_error():
-    problem = refusal(replace(NEW, lock_rows=(0, 7)), "relstorage4")
+    problem = refused(replace(NEW, lock_rows=(0, 7)), "relstorage4")
     assert "must have exactly one row and has 2 (tid 0, 7)" in problem
 
 
@@ -416,11 +418,12 @@ def test_each_removal_must_be_confirmed_by_name():
     assert "peat_confirm_absent" in problem
     assert unconfirmed([PRESENT, GONE], ["gone"]) == []
     assert unconfirmed([PRESENT], []) == []
+    assert stale_confirmations([PRESENT, GONE], ["gone"]) == []
 
 
 @pytest.mark.parametrize(("name", "what"), [("kept", "has state present"), ("gnoe", "is not in peat_projects")])
 def test_no_confirmation_lies_ready_for_later(name, what):
-    (problem,) = unconfirmed([PRESENT, GONE], ["gone", name])
+    (problem,) = stale_confirmations([PRESENT, GONE], ["gone", name])
     assert f"names '{name}', which {what}: take it out" in problem
 
 
@@ -452,6 +455,36 @@ def test_a_database_that_is_not_relstorage_s_is_never_dropped():
 def test_any_relstorage_database_may_be_removed(found):
     (change,) = plan_removal([GONE], Server(True, {"gone": found}), ["gone"])
     assert change.statements == ("DROP DATABASE `gone`",)
+
+
+# What is refused before anything is changed
+
+
+def test_everything_is_refused_at_once():
+    server = Server(
+        True,
+        {"old": complete("peat2"), "twice": replace(NEW, lock_rows=(0, 1)), "gone": complete("peat2"), "good": NEW},
+    )
+    projects = [
+        Wanted("old", "relstorage4"),
+        Wanted("twice", "relstorage4"),
+        GONE,
+        Wanted("good", "relstorage4"),
+        Wanted("new", "peat2"),
+    ]
+    problems = refusals(projects, server, ["good"])
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "project old",
+        "project twice",
+        "project gone",
+        "peat_confirm_absent names 'good', which has state present",
+    ]
+    assert refusals(projects[2:], server, ["gone"]) == []
+
+
+@pytest.mark.parametrize("confirmed", [[], ["gone"]])
+def test_a_removal_that_is_done_is_not_refused_again(confirmed):
+    assert refusals([PRESENT, GONE], Server(True, {}), confirmed) == []
 
 
 # Reading
@@ -501,6 +534,14 @@ def test_a_check_on_a_bare_host_plans_for_an_empty_server(tmp_path, flavour, eng
     assert (project["name"], project["created"], project["backup"]) == ("hewl", True, None)
     assert result["diff"]["before"] == ""
     assert f"table new_oid (zoid bigint) {engine}\n" in result["diff"]["after"]
+
+
+def test_validation_passes_where_there_is_no_server_yet(tmp_path):
+    result = run_module(
+        "relstorage_schema", state="validated", projects=PROJECTS, login_unix_socket=str(tmp_path / "mysqld.sock")
+    )
+    assert (result["changed"], result["projects"]) == (False, [])
+    assert not result.get("warnings")
 
 
 def test_a_real_run_without_a_server_fails(tmp_path):
