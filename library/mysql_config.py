@@ -1,0 +1,760 @@
+#!/usr/bin/python
+"""Ansible module: what a MySQL or MariaDB server of a lab is to be, and the way there."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mysql_config
+short_description: Configure the MySQL or MariaDB server of a PEAT host
+description:
+  - Computes the server's options from the host and the lab, writes them into one option file of
+    its own, and makes the running server match.
+  - What cannot be is refused before anything is written. The server program itself tries the whole
+    configuration first. Variables that can change in the running server are set there, also where
+    somebody set them back; for others the server restarts once. If it does not come up, the files
+    are put back and the old server is started.
+  - On a host without the packages, check mode plans with the version that would be installed.
+options:
+  platforms:
+    description: What the distributions have, the preferred flavour of a release first.
+    type: list
+    elements: dict
+    required: true
+  flavour:
+    description: The server wanted; V(auto) is the installed or else the preferred one.
+    type: str
+    choices: [auto, mariadb, mysql]
+    default: auto
+  port:
+    description: Port that clients use.
+    type: int
+    required: true
+  bind_addresses:
+    description: Addresses to listen on; empty means the host's own.
+    type: list
+    elements: str
+    default: []
+  clients:
+    description: Number of PEAT clients that may be connected at once.
+    type: int
+    default: 1
+  memory_mb:
+    description: Memory to plan with in MiB; 0 is what the host has.
+    type: int
+    default: 0
+  data_mb:
+    description: Expected size of all databases in MiB; 0 is unknown.
+    type: int
+    default: 0
+  settings:
+    description: Further options or other values; C(null) leaves an option to the server.
+    type: dict
+    default: {}
+  announce_version:
+    description: Whether MariaDB announces C(5.5.5-<version>-MariaDB).
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: A server for ten clients that logs slow statements
+  mysql_config:
+    platforms: "{{ __mysql_platforms }}"
+    port: 8080
+    clients: 10
+    settings:
+      slow_query_log: true
+"""
+
+RETURN = r"""
+server:
+  description: What clients and other roles need to know.
+  type: dict
+  returned: success
+  sample:
+    {flavour: mariadb, version: 10.11.18, announced_version: 5.5.5-10.11.18-MariaDB,
+     socket: /run/mysqld/mysqld.sock}
+missing_packages:
+  description: Packages to install before this module can do its work.
+  type: list
+  elements: str
+  returned: success
+packages_known:
+  description: Whether apt knows a version of the packages that are missing.
+  type: bool
+  returned: success
+pending:
+  description: Whether something is to be done, packages included.
+  type: bool
+  returned: success
+restarted:
+  description: Whether the server was, or would be, started or restarted.
+  type: bool
+  returned: success
+reasons:
+  description: Why it was.
+  type: list
+  elements: str
+  returned: success
+live:
+  description: Variables that were, or would be, set in the running server.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import glob
+import hashlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.peat import optionfiles, server, sql
+
+# Exists while a run changes the server, and after one that was killed; a reboot clears it.
+UNFINISHED = "/run/peat-server-unfinished"
+KEEPALIVE = "/proc/sys/net/ipv4/tcp_keepalive_time"
+# Read-only in every version, so a statement that also sets it changes nothing.
+NEVER_SET = "port"
+READ_ONLY = 1238
+TRUNCATED = 1292
+SECONDS_TO_ANSWER = 30
+
+
+class HostError(Exception):
+    """The host is not as it must be; the text says what to do."""
+
+
+def text_of(path: str):
+    """Return a file's text, None if there is none."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def names_in(folder: str) -> list[str]:
+    """Return the names in a folder, none if there is no folder."""
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def write(path: str, text) -> None:
+    """Replace a file in one step; text None removes it."""
+    if text is None:
+        if os.path.exists(path):
+            os.remove(path)
+        return
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    os.chmod(name, 0o755 if text.startswith("#!") else 0o644)
+    os.replace(name, path)
+
+
+class Host:
+    """The questions to the host and the service, and what is done to them."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        """Keep the module for its way to run programs."""
+        self.module = module
+
+    def run(self, *argv: str, ok: tuple[int, ...] = (0,)) -> tuple[int, str, str]:
+        """Run a program; raise HostError with its own words for an unexpected exit code."""
+        code, out, err = self.module.run_command(list(argv), environ_update={"LC_ALL": "C"})
+        if ok and code not in ok:
+            words = (err or out).strip()
+            raise HostError(f"`{' '.join(argv)}` ended with code {code}: {words}")
+        return code, out, err
+
+    def installed(self, packages: list[str]) -> set[str]:
+        """Return those of the packages that are installed."""
+        asked = "--showformat=${Package} ${db:Status-Status}\n"
+        out = self.run("dpkg-query", "--show", asked, *packages, ok=(0, 1))[1]
+        return {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
+
+    def candidate(self, package: str):
+        """Return the version that apt would install, None if it knows none."""
+        for line in self.run("apt-cache", "policy", package)[1].splitlines():
+            key, _colon, value = line.strip().partition(": ")
+            if key == "Candidate" and value != "(none)":
+                return server.package_version(value)
+        return None
+
+    def pristine(self) -> frozenset[str]:
+        """Return the option files that are as their package brought them."""
+        out = self.run("dpkg-query", "--show", "--showformat=${Conffiles}\n", "m*sql*", "mariadb*", ok=(0, 1))[1]
+        shipped = [line.split()[:2] for line in out.splitlines() if line.startswith(" /etc/mysql/")]
+
+        def digest(path):
+            return hashlib.md5((text_of(path) or "").encode(), usedforsecurity=False).hexdigest()
+
+        return frozenset(path for path, md5 in shipped if digest(path) == md5)
+
+    def interfaces(self) -> list[dict]:
+        """Return what ``ip`` tells of the interfaces and their addresses."""
+        return json.loads(self.run("ip", "-json", "address", "show")[1])
+
+    def memory_mb(self) -> int:
+        """Return the memory of the host, or of the container that it is, in MiB."""
+        total = int((text_of("/proc/meminfo") or "").split("MemTotal:")[1].split()[0]) // 1024
+        limit = (text_of("/sys/fs/cgroup/memory.max") or "max").strip()
+        return total if limit == "max" else min(total, int(limit) // server.MIB)
+
+    def unit(self, name: str) -> dict[str, str]:
+        """Return properties of a systemd unit."""
+        asked = "--property=ActiveState,UnitFileState,MainPID"
+        lines = self.run("systemctl", "show", asked, name)[1].splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def sockets_of(self, pid: str) -> set[str]:
+        """Return the inodes of the sockets that a process holds."""
+        found = set()
+        for path in glob.glob(f"/proc/{pid}/fd/*"):
+            try:
+                target = os.readlink(path)
+            except OSError:  # closed, or ended, since
+                continue
+            if target.startswith("socket:["):
+                found.add(target[8:-1])
+        return found
+
+    def listeners(self) -> list[server.Listener]:
+        """Return all listening TCP sockets."""
+        tables = (text_of("/proc/net/tcp"), text_of("/proc/net/tcp6"))
+        return [found for table in tables if table for found in server.listeners(table)]
+
+    def owner(self, listener: server.Listener) -> str:
+        """Return the name of the program that listens."""
+        for path in glob.glob("/proc/[0-9]*/comm"):
+            pid = path.split("/")[2]
+            if listener.inode in self.sockets_of(pid):
+                return f"{(text_of(path) or '').strip()} (process {pid})"
+        return "another program"
+
+    def check_port(self, addresses: list[str], port: int, pid: str) -> None:
+        """Refuse a port that somebody else listens on."""
+        if not 0 < port < 65536:
+            raise server.ServerError(f"mysql_port: {port} is not a port: use 1 to 65535")
+        there = server.in_the_way(self.listeners(), addresses, port)
+        own = self.sockets_of(pid) if there and pid != "0" else set()
+        for listener in there:
+            if listener.inode not in own:
+                raise server.ServerError(
+                    f"mysql_port: {self.owner(listener)} already listens on {listener.address} port"
+                    f" {port}: choose another port, or stop that program"
+                )
+
+    def trial(self, chosen: dict, settings: list[optionfiles.Setting]) -> tuple[list[str], dict]:
+        """Have the server program try a configuration.
+
+        Returns its complaints and {variable: value} as they would be in force. Nothing of a
+        running server is touched: both programs only read.
+        """
+        names = {setting.name for setting in settings}
+        # In this folder because AppArmor lets MySQL read no other; root alone may read it.
+        handle, path = tempfile.mkstemp(dir="/etc/mysql", prefix=".peat-trial-")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(optionfiles.chain(settings))
+            start = (chosen["program"], f"--defaults-file={path}", "--user=mysql")
+            if chosen["flavour"] == "mysql":
+                # `--help` of MySQL ignores unknown options, which `--validate-config` does not.
+                validate = (*start, "--log-error=stderr", "--log-error-verbosity=2")
+                code, _out, words = self.run(*validate, "--validate-config", ok=())
+                _code, out, _err = self.run(*start, "--verbose", "--help", ok=())
+            else:
+                code, out, words = self.run(*start, "--verbose", "--help", ok=())
+        finally:
+            os.remove(path)
+        found = server.complaints(words, names)
+        if code and not found:
+            found = [words.strip().replace(path, "the configuration") or f"exit code {code}"]
+        return found, server.effective(out)
+
+    def error_lines(self, unit: str, since: float, log: str, offset: int) -> str:
+        """Return the last words of a server that did not start: its log file's and journal's."""
+        lines = []
+        if log and os.path.isfile(log):
+            with open(log, errors="replace") as file:
+                file.seek(offset)
+                lines = file.read().splitlines()
+        asked = ("--output=cat", "--no-pager", f"--since=@{int(since)}", f"--unit={unit}")
+        lines += self.run("journalctl", *asked, ok=())[1].splitlines()
+        errors = [line for line in lines if "[ERROR]" in line and not line.endswith("Aborting")]
+        return "\n".join(dict.fromkeys(errors[:5] or lines[-5:])) or "it left no message"
+
+    def restart(self, unit: str, addresses: list[str], port: int, log: str) -> None:
+        """Start a unit anew and wait until it listens; raise HostError with its own reason."""
+        since = time.time()
+        offset = os.path.getsize(log) if log and os.path.isfile(log) else 0
+        code = self.run("systemctl", "restart", unit, ok=())[0]
+        missing = self.not_listening(unit, addresses, port) if code == 0 else []
+        if code == 0 and not missing:
+            return
+        reason = self.error_lines(unit, since, log, offset)
+        problem = f"does not listen on {', '.join(missing)}" if missing else "did not start"
+        raise HostError(f"{unit} {problem} with the new configuration:\n{reason}")
+
+    def not_listening(self, unit: str, addresses: list[str], port: int) -> list[str]:
+        """Wait for a unit to listen where it must; return where it does not in the end."""
+        deadline = time.monotonic() + SECONDS_TO_ANSWER
+        while True:
+            own = self.sockets_of(self.unit(unit)["MainPID"])
+            found = {x.address for x in self.listeners() if x.port == port and x.inode in own}
+            anywhere = bool(server.ANY_ADDRESS.intersection(addresses)) and bool(found)
+            missing = [f"{a} port {port}" for a in addresses if a not in found]
+            if anywhere or not missing or time.monotonic() > deadline:
+                return [] if anywhere else missing
+            time.sleep(0.1)
+
+
+class Server:
+    """The running server, through its socket."""
+
+    def __init__(self, flavour: str, socket: str) -> None:
+        """Connect as root; raise SqlError or NoServer."""
+        try:
+            self.connection = sql.connect(socket)
+        except sql.NoServer:
+            raise
+        except sql.SqlError as error:
+            plugin = "unix_socket" if flavour == "mariadb" else "auth_socket"
+            with_word = "VIA" if flavour == "mariadb" else "WITH"
+            raise sql.SqlError(
+                f"{error}. Log in with the password that somebody set and run: ALTER USER"
+                f" root@localhost IDENTIFIED {with_word} {plugin}"
+            ) from error
+        self.flavour = flavour
+
+    def rows(self, statement: str, values=None) -> list[tuple]:
+        """Run a statement and return its rows."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return list(cursor.fetchall())
+
+    def variables(self) -> dict[str, str]:
+        """Return {name: value} of the global variables."""
+        return {name.lower(): value for name, value in self.rows("SHOW GLOBAL VARIABLES")}
+
+    def version(self) -> str:
+        """Return what clients see."""
+        return self.rows("SELECT version()")[0][0]
+
+    def settled(self, path: str) -> frozenset[str]:
+        """Return the variables that have their value from this option file."""
+        if self.flavour == "mariadb":
+            statement = (
+                "SELECT variable_name FROM information_schema.system_variables"
+                " WHERE global_value_origin = 'CONFIG' AND global_value_path = %s"
+            )
+        else:
+            statement = (
+                "SELECT variable_name FROM performance_schema.variables_info"
+                " WHERE variable_source <> 'DYNAMIC' AND variable_path = %s"
+            )
+        return frozenset(row[0].lower() for row in self.rows(statement, (path,)))
+
+    def can_set(self, change: server.Change) -> bool:
+        """Tell whether a variable can take the value while the server runs, changing nothing.
+
+        The statement sets a read-only variable as well, so the server refuses it as a whole; it
+        names the first variable that it cannot set, and warns of a value that it would cut.
+        """
+        import pymysql
+
+        if change.variable is None:
+            return False
+        variable, value = server.assignment(change)
+        try:
+            self.rows(f"SET GLOBAL {variable} = %s, GLOBAL {NEVER_SET} = 1", (value,))
+        except pymysql.err.MySQLError as error:
+            refused_whole = error.args[0] == READ_ONLY and f"'{NEVER_SET}'" in error.args[1]
+            cut = any(row[1] == TRUNCATED for row in self.rows("SHOW WARNINGS"))
+            return refused_whole and not cut
+        raise HostError(f"the server let its variable {NEVER_SET} be set")
+
+    def set(self, change: server.Change) -> None:
+        """Set a variable of the running server."""
+        variable, value = server.assignment(change)
+        self.rows(f"SET GLOBAL {variable} = %s", (value,))
+
+
+@dataclass
+class Plan:
+    """What is to be done, and what of the host decides it."""
+
+    chosen: dict
+    version: str
+    options: dict
+    addresses: list[str]
+    port: int
+    announce: bool
+    announced: str
+    socket: str
+    missing: list[str]
+    known: bool
+    unit: dict
+    files: dict
+    before: dict
+    keepalive: tuple
+    would_be: dict = field(default_factory=dict)
+    overridden: frozenset[str] = frozenset()
+    live: list[server.Change] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> str:
+        """Our option file."""
+        return self.chosen["config_file"]
+
+    @property
+    def running(self) -> bool:
+        """Whether the server ran when the plan was made."""
+        return self.unit["ActiveState"] in ("active", "reloading")
+
+    @property
+    def writes(self) -> dict:
+        """Files that are not as they are to be."""
+        return {path: text for path, text in self.files.items() if text != self.before[path]}
+
+    @property
+    def enable(self) -> bool:
+        """Whether the unit does not start at boot yet."""
+        return self.unit["UnitFileState"] != "enabled"
+
+    @property
+    def set_kernel(self) -> bool:
+        """Whether the kernel's keepalive differs."""
+        return self.keepalive[0] != self.keepalive[1]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.writes or self.live or self.reasons or self.enable or self.set_kernel)
+
+
+def make_plan(module: AnsibleModule, host: Host) -> Plan:
+    """Read the host and decide; raise for what cannot be."""
+    params = module.params
+    here = host.installed(server.server_packages(params["platforms"]))
+    chosen = server.platform(params["platforms"], text_of("/etc/os-release") or "", params["flavour"], here)
+    flavour, path = chosen["flavour"], chosen["config_file"]
+    missing = [package for package in chosen["packages"] if package not in here]
+    if missing and not module.check_mode:
+        raise HostError(f"install {', '.join(missing)} first")
+    present, known = chosen["packages"][0] in here, True
+    if present:
+        words = host.run(chosen["program"], "--no-defaults", "--version")[1]
+        version = server.program_version(words)
+    else:
+        candidate = host.candidate(chosen["packages"][0])
+        known, version = candidate is not None, candidate or chosen["version"]
+    unit = host.unit(chosen["unit"])
+    addresses = check(host, params, flavour, version, unit["MainPID"])
+
+    groups = optionfiles.server_groups(flavour, server.numbers(version))
+    own_files = (path, server.VERSION_FILE)
+    others = [setting for setting in optionfiles.read(groups, text_of, names_in) if setting.path not in own_files]
+    options = server.compute(
+        server.Wishes(
+            flavour=flavour,
+            version=version,
+            port=params["port"],
+            addresses=tuple(addresses),
+            clients=params["clients"],
+            memory_mb=params["memory_mb"] or host.memory_mb(),
+            data_mb=params["data_mb"],
+            settings=params["settings"],
+        ),
+        others,
+    )
+    announce = params["announce_version"] and flavour == "mariadb"
+    files = server.files(chosen, options, announce)
+    own_options, keepalive = server.split_kernel(options, flavour)
+    plan = Plan(
+        chosen=chosen,
+        version=version,
+        options=own_options,
+        addresses=addresses,
+        port=params["port"],
+        announce=announce,
+        announced=server.announced(version, flavour, announce),
+        socket=chosen["socket"],
+        missing=missing,
+        known=known,
+        unit=unit,
+        files=files,
+        before={name: text_of(name) for name in files},
+        keepalive=(keepalive and (text_of(KEEPALIVE) or "").strip(), keepalive),
+    )
+    settings = with_candidate(groups, path, files[path])
+    if present:
+        problems, plan.would_be = host.trial(chosen, settings)
+        if problems:
+            raise server.ServerError(*(explained(chosen, text, settings) for text in problems))
+        plan.socket = plan.would_be.get("socket") or plan.socket
+    plan.overridden = report_foreign(module, host, plan, settings)
+    compare_running(plan, module.check_mode)
+    return plan
+
+
+def check(host: Host, params: dict, flavour: str, version: str, pid: str) -> list[str]:
+    """Return the addresses to listen on; raise ServerError with all that the variables get wrong."""
+    problems: list[str] = []
+    addresses: list[str] = []
+    try:
+        server.check_settings(params["settings"], flavour, version)
+    except server.ServerError as error:
+        problems += error.problems
+    try:
+        addresses = server.bind_addresses(params["bind_addresses"], host.interfaces())
+        host.check_port(addresses, params["port"], pid)
+    except server.ServerError as error:
+        problems += error.problems
+    if problems:
+        raise server.ServerError(*problems)
+    return addresses
+
+
+def with_candidate(groups: frozenset[str], path: str, text: str) -> list[optionfiles.Setting]:
+    """Return what the server would read if our file held this text."""
+    folder, name = os.path.split(path)
+
+    def names(asked: str) -> list[str]:
+        found = names_in(asked)
+        return [*found, name] if asked.rstrip("/") == folder and name not in found else found
+
+    return optionfiles.read(groups, lambda x: text if x == path else text_of(x), names)
+
+
+def explained(chosen: dict, complaint: str, settings: list[optionfiles.Setting]) -> str:
+    """Return a complaint of the server program with the place of the option that it is about."""
+    plain = optionfiles.normal_name(complaint)
+    about = [setting for setting in settings if setting.name in plain]
+    place = max(about, key=lambda setting: len(setting.name), default=None)
+    if place is None:
+        return f"{chosen['program']} refuses the configuration: {complaint}"
+    if place.path == chosen["config_file"]:
+        return f"mysql_settings: {place.spelled}: {chosen['program']} says: {complaint}"
+    return f"{place}: {chosen['program']} says: {complaint}. Mend that file, it is not ours"
+
+
+def report_foreign(
+    module: AnsibleModule, host: Host, plan: Plan, settings: list[optionfiles.Setting]
+) -> frozenset[str]:
+    """Warn of what other option files say differently; return the names where they win.
+
+    Raises ServerError where one would move the server away from the port or addresses wanted.
+    """
+    wanted = dict(plan.options)
+    if plan.announce:
+        wanted["version"] = plan.announced
+    others = [setting for setting in settings if setting.path != server.VERSION_FILE]
+    differ = server.compare_foreign(others, wanted, plan.path)
+    winning = [setting for setting in differ.overriding if setting.name in server.ESSENTIAL]
+    if winning:
+        raise server.ServerError(*(f"{x} is read after {plan.path} and would win: remove it there" for x in winning))
+    for setting in differ.overriding:
+        module.warn(f"{setting} is read after {plan.path} and wins over {wanted[setting.name]}")
+    if differ.replaced:
+        pristine = host.pristine()
+        for setting in differ.replaced:
+            if setting.path not in pristine:
+                ours = optionfiles.line_of(setting.name, wanted[setting.name])
+                module.warn(f"{setting} is replaced by {ours}; to keep it, add it to mysql_settings")
+    return frozenset(setting.name for setting in differ.overriding)
+
+
+def compare_running(plan: Plan, check_mode: bool) -> None:
+    """Complete the plan with what the running server needs."""
+    if not plan.running:
+        plan.reasons = ["it does not run"]
+        return
+    try:
+        running = Server(plan.chosen["flavour"], plan.socket)
+    except sql.NoServer:
+        # A server that somebody installed by hand, without the driver.
+        if not (check_mode and plan.missing):
+            raise
+        plan.reasons = ["it was not configured by this role"]
+        return
+    changes = pending_changes(plan, running)
+    cannot_set = [change for change in changes if not running.can_set(change)]
+    plan.reasons = [server.readable(change) for change in cannot_set]
+    now = running.version()
+    if plan.chosen["flavour"] == "mariadb" and now.startswith("5.5.5-") != plan.announce:
+        plan.reasons.append(f"version: {now} -> {plan.announced}")
+    else:
+        plan.announced = now
+    if not plan.reasons:
+        plan.live = changes
+
+
+def pending_changes(plan: Plan, running: Server) -> list[server.Change]:
+    """Return what differs between the running server and the options."""
+
+    def ours(text):
+        found = optionfiles.read_one(text or "", plan.path, frozenset({"mysqld"}))
+        return {x.name: x.value for x in found if x.name not in plan.overridden}
+
+    # After a run that was killed half way, the server may not have what the file says.
+    settled = frozenset() if os.path.exists(UNFINISHED) else running.settled(plan.path)
+    return server.differing(
+        ours(plan.files[plan.path]),
+        ours(text_of(plan.path)),
+        running.variables(),
+        plan.would_be,
+        settled,
+    )
+
+
+def apply(host: Host, plan: Plan) -> None:
+    """Do what the plan says, or put everything back and raise HostError.
+
+    The restart is done here and not by a handler: only here the old files are still known, with
+    which the server comes back if it does not start with the new ones.
+    """
+    unit, log = plan.chosen["unit"], plan.would_be.get("log_error", "")
+    write(UNFINISHED, "")
+    try:
+        put_files(host, plan.writes)
+        if plan.set_kernel:
+            set_kernel(plan.keepalive[1])
+        if plan.reasons:
+            host.restart(unit, plan.addresses, plan.port, log)
+        running = Server(plan.chosen["flavour"], plan.socket)
+        for change in plan.live:
+            running.set(change)
+        verify(plan, running)
+    except (HostError, sql.SqlError, OSError) as error:
+        raise HostError(f"{error}\n{put_back(host, plan)}") from error
+    finally:
+        write(UNFINISHED, None)
+    if plan.enable:
+        host.run("systemctl", "enable", unit)
+
+
+def put_files(host: Host, texts: dict) -> None:
+    """Write files, and have systemd read its own again."""
+    for path, text in texts.items():
+        write(path, text)
+    if any(path.startswith("/etc/systemd/") for path in texts):
+        host.run("systemctl", "daemon-reload")
+
+
+def set_kernel(keepalive: str) -> None:
+    """Set the keepalive seconds of the running kernel."""
+    with open(KEEPALIVE, "w") as file:
+        file.write(keepalive)
+
+
+def put_back(host: Host, plan: Plan) -> str:
+    """Restore what was before `apply`; return what came of it."""
+    put_files(host, {path: plan.before[path] for path in plan.writes})
+    if plan.set_kernel:
+        set_kernel(plan.keepalive[0])
+    unit = plan.chosen["unit"]
+    if plan.reasons:
+        host.run("systemctl", "stop", unit)
+        host.run("systemctl", "reset-failed", unit, ok=(0, 1))
+        if not plan.running:
+            return "The old files are in place again; the server does not run, as before."
+        if host.run("systemctl", "start", unit, ok=())[0]:
+            return f"The old files are in place again, but {unit} does not start with them either."
+        return "The old files are in place again and the server runs with them."
+    running = Server(plan.chosen["flavour"], plan.socket)
+    for change in plan.live:
+        running.set(server.reverse(change))
+    return "The old file and the old values are in place again."
+
+
+def verify(plan: Plan, running: Server) -> None:
+    """Wait until the server has every value; InnoDB changes some in the background."""
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    write(UNFINISHED, None)
+    while left := pending_changes(plan, running):
+        if time.monotonic() > deadline:
+            texts = "; ".join(server.readable(change) for change in left)
+            raise HostError(f"the server does not take a value: {texts}")
+        time.sleep(0.1)
+    plan.announced = running.version()
+
+
+def result_of(plan: Plan) -> dict:
+    """Return the module's result."""
+    diff = [
+        {
+            "before_header": path,
+            "after_header": path,
+            "before": plan.before[path] or "",
+            "after": text or "",
+        }
+        for path, text in plan.writes.items()
+    ]
+    doings = [(f"{c.variable} = {c.now}", f"{c.variable} = {c.wanted}") for c in plan.live]
+    if plan.set_kernel:
+        name = "net.ipv4.tcp_keepalive_time"
+        doings.append((f"{name} = {plan.keepalive[0]}", f"{name} = {plan.keepalive[1]}"))
+    if plan.reasons:
+        state = "running" if plan.running else "stopped"
+        doings.append((state, f"restarted, because {'; '.join(plan.reasons)}"))
+    if plan.enable:
+        doings.append(("not started at boot", "started at boot"))
+    if doings:
+        before, after = ("\n".join(side) + "\n" for side in zip(*doings))
+        header = plan.chosen["unit"]
+        diff.append({"before_header": header, "after_header": header, "before": before, "after": after})
+    return {
+        "changed": plan.changed,
+        "diff": diff,
+        "server": {
+            "flavour": plan.chosen["flavour"],
+            "version": plan.version,
+            "announced_version": plan.announced,
+            "socket": plan.socket,
+        },
+        "missing_packages": plan.missing,
+        "packages_known": plan.known,
+        "pending": plan.changed or bool(plan.missing),
+        "restarted": bool(plan.reasons),
+        "reasons": plan.reasons,
+        "live": [server.readable(change) for change in plan.live],
+    }
+
+
+def main() -> None:
+    """Read, plan, apply unless in check mode, report."""
+    module = AnsibleModule(
+        argument_spec={
+            "platforms": {"type": "list", "elements": "dict", "required": True},
+            "flavour": {"type": "str", "choices": ["auto", "mariadb", "mysql"], "default": "auto"},
+            "port": {"type": "int", "required": True},
+            "bind_addresses": {"type": "list", "elements": "str", "default": []},
+            "clients": {"type": "int", "default": 1},
+            "memory_mb": {"type": "int", "default": 0},
+            "data_mb": {"type": "int", "default": 0},
+            "settings": {"type": "dict", "default": {}},
+            "announce_version": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    host = Host(module)
+    try:
+        plan = make_plan(module, host)
+        if plan.changed and not module.check_mode:
+            apply(host, plan)
+        module.exit_json(**result_of(plan))
+    except server.ServerError as error:
+        module.fail_json(msg=f"This server cannot be as the variables say:\n{error}", problems=error.problems)
+    except (HostError, sql.SqlError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()
