@@ -100,8 +100,6 @@ def network_of(host: str) -> Network | None:
     text = host
     if host.endswith(":%"):
         text = f"{host[:-2]}::/{_GROUP_BITS * host.count(':')}"
-        if host.count(":") == 7:  # seven groups are given, only the eighth is open: no '::' fits
-            text = f"{host[:-2]}:0/112"
     try:
         network = parse(text)
         return network if account_host(network) == host else None
