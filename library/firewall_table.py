@@ -102,9 +102,7 @@ class Host:
 
     def run(self, *argv: str, ok: tuple[int, ...] = (0,), data=None) -> tuple[int, str, str]:
         """Run a program; raise FirewallError with its own words for an unexpected exit code."""
-        code, out, err = self.module.run_command(
-            list(argv), data=data, environ_update={"LC_ALL": "C"}
-        )
+        code, out, err = self.module.run_command(list(argv), data=data, environ_update={"LC_ALL": "C"})
         if code not in ok:
             words = (err or out).strip()
             raise FirewallError(f"`{' '.join(argv)}` ended with code {code}: {words}")
@@ -153,10 +151,7 @@ class Host:
         asked = "--property=LoadState,ActiveState,UnitFileState"
         out = self.run("systemctl", "show", asked, *names)[1]
         blocks = out.strip().split("\n\n")
-        return {
-            name: dict(line.split("=", 1) for line in block.splitlines())
-            for name, block in zip(names, blocks)
-        }
+        return {name: dict(line.split("=", 1) for line in block.splitlines()) for name, block in zip(names, blocks)}
 
     def ufw_added(self):
         """Return the rules of ufw as it shows them, None unless it is active."""
@@ -167,7 +162,7 @@ class Host:
     def firewalld_ports(self, *scope: str):
         """Return the ports of our policy in firewalld, None if there is no such policy."""
         argv = ("firewall-cmd", *scope, "--policy", frontends.MARK, "--list-ports")
-        code, out, _err = self.run(*argv, ok=(0, 112))  # 112: no such policy
+        code, out, _err = self.run(*argv, ok=(0, 140))  # 140: no such policy
         return None if code else out.split()
 
 
@@ -251,7 +246,8 @@ def manage(module: AnsibleModule) -> dict:
         ruleset.State(host.live_table(), {path: read(path) for path in files}, unit_state(units)),
         ruleset.State(host.listed(text), files, WANTED_UNIT),
     )
-    others = frontend_calls(host, units, frontends.ports(ruleset.openings(wanted_ports)))
+    ports = frontends.ports(ruleset.openings(wanted_ports))
+    others = frontend_calls(host, units, ports)
     calls = [call for name in others for call in others[name]]
     changed = bool(plan.load or plan.write or plan.start or calls)
     if changed and not module.check_mode:
@@ -259,8 +255,8 @@ def manage(module: AnsibleModule) -> dict:
     for name in others:
         if others[name]:
             module.warn(
-                f"{name} is active: the ports are opened there for everybody; who may use them is "
-                f"decided by nftables table {ruleset.TABLE} alone"
+                f"{name} is active on this host: it now lets everybody through to {' '.join(ports)}; "
+                f"who gets in is decided by nftables table {ruleset.TABLE} alone"
             )
     told = "".join(f"{' '.join(call)}\n" for call in calls)
     return {
@@ -279,8 +275,10 @@ def apply(host: Host, plan: ruleset.Plan, files: dict, calls: list) -> None:
         host.write(path, files[path])
     if set(plan.write) - {ruleset.FILE}:
         host.run("systemctl", "daemon-reload")
-    if plan.start:
-        host.run("systemctl", "enable", "--now", ruleset.UNIT)
+    if plan.start or ruleset.UNIT_FILE in plan.write:
+        # Not `enable`: that would keep the links of what an older unit file said.
+        host.run("systemctl", "reenable", ruleset.UNIT)
+        host.run("systemctl", "start", ruleset.UNIT)
     for call in calls:
         host.run(*call)
 

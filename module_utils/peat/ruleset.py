@@ -14,7 +14,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from .addresses import ANYWHERE, AddressError, parse
 
@@ -39,8 +39,8 @@ _REFUSE = {"tcp": "reject with tcp reset", "udp": "reject with icmpx admin-prohi
 _KEEP_ON_NETWORK = """\
 		ct state established,related accept
 		icmp type { echo-request, router-advertisement } accept
-		icmpv6 type { echo-request, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, \
-nd-redirect, mld-listener-query, mld2-listener-report } accept
+		icmpv6 type { echo-request, mld-listener-query, nd-router-advert, nd-neighbor-solicit, \
+nd-neighbor-advert, nd-redirect, mld2-listener-report } accept
 		udp sport 67 udp dport 68 accept
 		ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
 		meta l4proto tcp counter reject with tcp reset
@@ -89,7 +89,7 @@ class State:
 
     table: str
     """The table in the kernel, flattened; empty if there is none."""
-    files: Mapping[str, Optional[str]]
+    files: Mapping[str, str | None]
     """The text of each file, None if there is none."""
     unit: str
     """How the unit is, ``enabled, active`` if it is as it must be."""
@@ -126,7 +126,7 @@ def plan(found: State, wanted: State) -> Plan:
     )
 
 
-def session(environ: Mapping[str, str]) -> Optional[Session]:
+def session(environ: Mapping[str, str]) -> Session | None:
     """Return the ssh session that an environment tells of (``SSH_CONNECTION``), None if none."""
     words = environ.get("SSH_CONNECTION", "").split()
     if len(words) != 4:
@@ -140,7 +140,7 @@ def openings(
     default_deny: bool = False,
     ssh_port: int = 22,
     admin_sources: Sequence[str] = (),
-    ssh: Optional[Session] = None,
+    ssh: Session | None = None,
 ) -> tuple[Opening, ...]:
     """Return the managed ports, in order, entries of one port merged.
 
@@ -254,8 +254,9 @@ def flatten(listing: str) -> str:
 def unit(nft: str) -> str:
     """Return the unit that loads the table at boot; `nft` is the path of the program.
 
-    It has no ExecStop: stopping it leaves the table where it is. Every server that waits for the
-    network starts after it, because the network does.
+    Every ordinary service, a database server among them, starts after sysinit.target and so after
+    the table is there. No ExecStop: stopping the unit leaves the table where it is. ufw and
+    firewalld never touch another's table (measured), so their order does not matter.
     """
     return f"""\
 # Managed by Ansible.
@@ -263,9 +264,8 @@ def unit(nft: str) -> str:
 Description=Firewall table of the PEAT server ({TABLE})
 DefaultDependencies=no
 Wants=network-pre.target
-Before=network-pre.target shutdown.target
-# These may empty the whole ruleset when they start.
-After=nftables.service ufw.service firewalld.service
+Before=network-pre.target sysinit.target shutdown.target
+After=nftables.service
 Conflicts=shutdown.target
 
 [Service]
@@ -275,7 +275,7 @@ ExecStart={nft} -f {FILE}
 ExecReload={nft} -f {FILE}
 
 [Install]
-WantedBy=multi-user.target
+WantedBy=sysinit.target
 """
 
 
