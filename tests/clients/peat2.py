@@ -30,7 +30,6 @@ import matplotlib  # noqa: E402
 # PEAT draws on a screen; this machine has none.
 matplotlib.use("Agg")
 
-import transaction  # noqa: E402
 from PEATDB.Base import PDatabase  # noqa: E402
 from ZODB.utils import u64  # noqa: E402
 
@@ -230,7 +229,6 @@ def do_commit_loop(database, options):
             name = add_record(database, options.prefix, number)
             commit(database, options, name)
         except Failed as failure:
-            transaction.abort()
             error = failure.answer["error"]
             break
         answer({"saved": name})

@@ -158,7 +158,7 @@ def do_undo(database: ZODB.DB, options: argparse.Namespace) -> dict:
         transaction.commit()
         changed = entry.text
     with step("undo"):
-        mistake = next(e for e in database.undoLog(0, 20) if e["description"] == b"mistake")
+        mistake = next(e for e in database.undoLog(0, 20) if e["description"] == "mistake")
         database.undo(mistake["id"])
         transaction.commit()
     connection.close()
