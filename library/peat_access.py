@@ -187,10 +187,7 @@ def run(module: AnsibleModule) -> None:
         state.flavour if connection else None,
     )
     plan = accounts.plan(state, accounts.wanted(described, params["passwords"]), params["protected_accounts"])
-    if not module.check_mode:
-        ended = apply(connection, plan)
-    else:
-        ended = 0
+    ended = 0 if module.check_mode else apply(connection, plan)
     for finding in plan.findings:
         module.warn(finding)
     module.exit_json(

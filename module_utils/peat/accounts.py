@@ -17,6 +17,7 @@ Everything here is plain data in, plain data out; the caller runs the queries an
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import re
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import auth
-from .addresses import ANYWHERE, AddressError, Anywhere, Network, account_host, contains, network_of, parse, specificity
+from .addresses import AddressError, Anywhere, Network, account_host, contains, network_of, parse, specificity
 from .lab import READ, WRITE, Access, Lab
 from .sql import grant_escaped, literal, quote_name
 
@@ -48,6 +49,7 @@ _ORDER = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES", "EX
 _UNKNOWN_PASSWORD = "<a password that is not generated yet>"  # no SQL: a statement with it cannot run
 _SYSTEM_SESSIONS = frozenset(("system user", "event_scheduler", "unauthenticated user"))
 _PUBLIC = "PUBLIC"
+_TEST_PATTERNS = ("test", r"test\_%", "test_%")
 
 
 class AccountsError(Exception):
@@ -254,9 +256,13 @@ def _inside_a_writer(row: Access, rows: Iterable[Access]) -> bool:
 # How a server decides
 
 
+_network_of = functools.cache(network_of)
+
+
+@functools.cache
 def matches(host: str, client: str) -> bool:
     """Whether an account host lets in a client with this address (or ``localhost``)."""
-    network = network_of(host)
+    network = _network_of(host)
     if isinstance(network, Anywhere):
         return True
     try:
@@ -292,7 +298,7 @@ def effective(state: State, user: str, client: str) -> frozenset[tuple[Scope, st
 
 
 def _narrowness(account: Account) -> int:
-    network = network_of(account.host)
+    network = _network_of(account.host)
     if network is not None:
         return specificity(network)
     return min((account.host.find(letter) for letter in "%_" if letter in account.host), default=128)
@@ -532,7 +538,7 @@ def _target(old: State, want: Wanted, untouchable: frozenset[str], new_salt: Cal
 
 
 def _is_test(scope: Scope) -> bool:
-    return scope.kind == "database" and scope.database.replace("\\", "") in ("test", "test_%")
+    return scope.kind == "database" and scope.database in _TEST_PATTERNS
 
 
 def _logins(old: State, want: Wanted, new_salt: Callable[[], str]) -> dict[Account, Login]:
@@ -708,7 +714,10 @@ def _unsettled_steps(old: State, changing: frozenset[str]) -> list[Step]:
         return []
     values = ", ".join(f"({literal(user)})" for user in users)
     return [
-        Step(f"INSERT INTO {REGISTRY}.unsettled_user VALUES {values}", f"remember who changes: {', '.join(map(repr, users))}")
+        Step(
+            f"INSERT INTO {REGISTRY}.unsettled_user VALUES {values}",
+            f"remember who changes: {', '.join(map(repr, users))}",
+        )
     ]
 
 
@@ -745,7 +754,8 @@ def _clean_steps(old: State, new: State) -> list[Step]:
     for account in sorted(old.rights):
         if not account.user and account not in old.accounts and old.rights[account] != new.rights.get(account, {}):
             # No statement revokes from an account that does not exist.
-            where = f"User = '' AND Host = {literal(account.host)} AND Db IN ('test', 'test\\\\_%', 'test_%')"
+            patterns = ", ".join(map(literal, _TEST_PATTERNS))
+            where = f"User = '' AND Host = {literal(account.host)} AND Db IN ({patterns})"
             steps += [
                 Step(f"DELETE FROM mysql.db WHERE {where}", f"remove the rights on test databases of {account}"),
                 Step("FLUSH PRIVILEGES", "let the server read its grant tables again"),
@@ -822,6 +832,8 @@ def _render(state: State, old: State, new: State, want: Wanted) -> str:
         for scope in sorted(rights):
             if rights[scope] != others.get(scope):
                 lines.append(f"{account}: {_listed(rights[scope])} on {scope}")
+    if lines and state is new and old.registry != new.registry:
+        lines.append(f"database {REGISTRY}: remembers which accounts are managed")
     if old.test_database == () and state is old:
         lines.append("database test: empty")
     lines += [f"sessions of '{user}' with older rights" for user in sorted(state.unsettled)]

@@ -1,0 +1,600 @@
+"""The plan: what every address can do, in which order it gets there, and what is left alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from peat import auth, lab
+from peat.accounts import (
+    GLOBAL,
+    Account,
+    AccountsError,
+    Login,
+    Scope,
+    State,
+    client_of,
+    effective,
+    login_account,
+    matches,
+    plan,
+    sessions_to_end,
+    wanted,
+    whole_database,
+)
+from peat.addresses import network_of
+
+PASSWORDS = {"ann": "ann's password", "bob": "password of bob", "cat": "password of cat"}
+CAMPUS, DESK, OFFICE = "192.0.2.0/24", "192.0.2.7", "192.0.2.64/26"
+CAMPUS6, DESK6 = "2001:db8:1::/48", "2001:db8:1::7"
+WRITES = {"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES"}
+SALT = "abcdefghijklmnopqrst"
+
+
+def project(name="hewl", clients="peat2", **more):
+    return {"name": name, "clients": clients, **more}
+
+
+def by(person, *sources):
+    return {"person": person, "from": list(sources)}
+
+
+def described(*projects, tls=(), passwords=PASSWORDS):
+    people = [{"name": name, "from": [DESK], "tls": "required" if name in tls else "optional"} for name in PASSWORDS]
+    return wanted(lab.load([], people, list(projects), allow_anywhere=True), passwords)
+
+
+def planned(old, want, **more):
+    return plan(old, want, new_salt=lambda: SALT, **more)
+
+
+def server(want, flavour="mariadb", **changes):
+    """A server that is as the list wants it, with some fields of its state changed."""
+    return replace(planned(State(flavour), want).new, **changes)
+
+
+def abouts(made):
+    return [step.about for step in (*made.steps, *made.last_steps)]
+
+
+def sql(made):
+    return [step.sql for step in (*made.steps, *made.last_steps)]
+
+
+def rights_at(want, user, client):
+    return effective(planned(State("mariadb"), want).new, user, client)
+
+
+def on(database, *privileges):
+    return {(whole_database(database), privilege) for privilege in privileges}
+
+
+# What the list says
+
+
+@pytest.mark.parametrize(("clients", "keep_history"), [("peat2", True), ("relstorage4", True), ("relstorage4", False)])
+def test_least_privileges(clients, keep_history):
+    want = described(project("a_b", clients, keep_history=keep_history, write=["ann"], read=["bob"]))
+    tables = ("pack_object", "pack_state", "pack_state_tid") if keep_history else ("pack_object",)
+    more = {"EXECUTE"} if clients == "relstorage4" else set()
+    assert want.rights[Account("ann", DESK)] == {
+        Scope("database", r"a\_b"): WRITES | more,
+        **{Scope("table", "a_b", table): {"DROP"} for table in tables},
+    }
+    assert want.rights[Account("bob", DESK)] == {Scope("database", r"a\_b"): {"SELECT"}}
+
+
+def test_a_frozen_project_is_read_and_an_absent_one_is_not_reached():
+    want = described(project(state="frozen", write=["ann"]), project("gone", state="absent", write=["bob"]))
+    assert rights_at(want, "ann", DESK) == on("hewl", "SELECT")
+    assert {account.user for account in want.accounts} == {"ann"}
+
+
+def test_hosts_of_rows_with_different_levels_do_not_overlap():
+    want = described(project(write=[by("ann", CAMPUS)], read=[by("ann", DESK)]))
+    hosts = [account.host for account in want.accounts]
+    assert DESK in hosts
+    assert len(hosts) == 9  # the desk, and the campus without it: one network of each size
+    networks = [network_of(host) for host in hosts]
+    assert sum(network.num_addresses for network in networks) == 256
+    assert not any(one.overlaps(two) for one in networks for two in networks if one is not two)
+
+
+def test_hosts_of_one_level_stay_whole():
+    want = described(project(write=[by("ann", CAMPUS, DESK)]), project("other", read=[by("ann", DESK)]))
+    assert [account.host for account in want.accounts] == ["192.0.2.0/255.255.255.0", DESK]
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(CAMPUS6, DESK6), ("%", DESK), ("%", CAMPUS6)])
+def test_a_readers_row_hides_the_wider_right_to_pack(wide, narrow):
+    want = described(project(write=[by("ann", wide)], read=[by("ann", narrow)]))
+    client = narrow.replace("::/48", "::99")
+    reached = rights_at(want, "ann", client)
+    assert on("hewl", "SELECT") <= reached
+    assert {privilege for _, privilege in reached} == {"SELECT"}
+    assert {scope.name for scope, _ in reached} == {"", "pack_object", "pack_state", "pack_state_tid"}
+
+
+def test_every_address_can_do_exactly_what_the_matrix_says():
+    """The model of the server (which a scenario holds against a real one) over random lists."""
+    choose = random.Random(1)
+    networks = [
+        CAMPUS,
+        OFFICE,
+        DESK,
+        "192.0.2.70",
+        "192.0.0.0/16",
+        "%",
+        CAMPUS6,
+        DESK6,
+        "2001:db8::/32",
+        "2001:db8:1:2::/64",
+    ]
+    clients = [
+        DESK,
+        "192.0.2.8",
+        "192.0.2.70",
+        "192.0.2.71",
+        "192.0.9.9",
+        "203.0.113.1",
+        DESK6,
+        "2001:db8:1::8",
+        "2001:db8:1:2::1",
+        "2001:db8:2::1",
+    ]
+    for _ in range(60):
+        lists = []
+        for name in ("p_q", "pxq"):
+            entries = {"write": [], "read": []}
+            for person in PASSWORDS:
+                levels = {network: choose.choice(("write", "read", None)) for network in networks}
+                for level, items in entries.items():
+                    sources = [network for network in networks if levels[network] == level]
+                    items += [by(person, *sources)] if sources else []
+            lists.append(project(name, **entries))
+        people = [{"name": name, "from": [DESK]} for name in PASSWORDS]
+        loaded = lab.load([], people, lists, allow_anywhere=True)
+        state = planned(State("mariadb"), wanted(loaded, PASSWORDS)).new
+        for person in PASSWORDS:
+            for client in clients:
+                reached = effective(state, person, client)
+                for name in ("p_q", "pxq"):
+                    rows = [row for row in loaded.matrix if (row.person, row.project) == (person, name)]
+                    level = lab.level_at(rows, client)
+                    whole = {privilege for scope, privilege in reached if scope == whole_database(name)}
+                    tables = {
+                        privilege for scope, privilege in reached if (scope.kind, scope.database) == ("table", name)
+                    }
+                    assert whole == {None: set(), "read": {"SELECT"}, "write": WRITES}[level]
+                    assert tables in {None: [set()], "read": [set(), {"SELECT"}], "write": [{"DROP"}]}[level]
+                    assert level is None or login_account(state, person, client) is not None
+
+
+def test_a_person_may_not_have_the_name_of_a_protected_account():
+    want = described(project(write=["ann"]))
+    with pytest.raises(AccountsError, match="'ann' has the name of a protected account"):
+        planned(State("mariadb"), want, protected=["ann"])
+
+
+# How a server decides
+
+
+@pytest.mark.parametrize(
+    ("host", "client", "expected"),
+    [
+        ("%", "localhost", True),
+        ("192.0.2.0/255.255.255.0", "192.0.2.9", True),
+        ("192.0.2.0/255.255.255.0", "192.0.3.9", False),
+        ("192.0.2.0/255.255.255.0", "localhost", False),
+        ("2001:db8:1:%", "2001:db8:1::7", True),
+        ("2001:db8:1:%", "2001:db8:11::7", False),
+        ("192.0.2._", "192.0.2.7", True),
+        ("192.0.2._", "192.0.2.70", False),
+        ("localhost", "localhost", True),
+    ],
+)
+def test_matches(host, client, expected):
+    assert matches(host, client) is expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"),
+    [
+        ("192.0.2.7:40000", "192.0.2.7"),
+        ("2001:db8::7:40000", "2001:db8::7"),
+        ("[2001:db8::7]:40000", "2001:db8::7"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_client_of(peer, client):
+    assert client_of(peer) == client
+
+
+# The way there
+
+LISTS = project("a_b", write=["ann"], read=[by("bob", CAMPUS)])
+
+
+@pytest.mark.parametrize(
+    ("flavour", "identified"),
+    [
+        ("mariadb", "IDENTIFIED VIA mysql_native_password USING '*"),
+        ("mysql", "IDENTIFIED WITH caching_sha2_password AS 0x" + f"$A$00A${SALT}".encode().hex()),
+    ],
+)
+def test_a_new_account_never_exists_without_password_and_tls_rule(flavour, identified):
+    lists = project("a_b", "relstorage4", write=["ann"], read=[by("bob", CAMPUS)])
+    made = planned(State(flavour), described(lists, tls=["bob"]))
+    creates = [text for text in sql(made) if text.startswith("CREATE USER")]
+    assert [text.partition(" IDENTIFIED")[0] for text in creates] == [
+        "CREATE USER 'ann'@'192.0.2.7'",
+        "CREATE USER 'bob'@'192.0.2.0/255.255.255.0'",
+    ]
+    assert all(identified in text for text in creates)
+    assert creates[0].endswith(" REQUIRE NONE PASSWORD EXPIRE NEVER ACCOUNT UNLOCK")
+    assert creates[1].endswith(" REQUIRE SSL PASSWORD EXPIRE NEVER ACCOUNT UNLOCK")
+    texts = sql(made)
+    register = next(text for text in texts if text.startswith("INSERT INTO peat_server.managed_account"))
+    assert texts.index(register) < texts.index(creates[0])
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_no_clear_password_anywhere(flavour):
+    made = planned(State(flavour), described(LISTS))
+    everything = repr(made) + "".join(sql(made)) + made.before + made.after + "".join(abouts(made))
+    assert not [password for password in PASSWORDS.values() if password in everything]
+    secrets = {login.auth for login in made.new.accounts.values()}
+    shown = repr(made) + made.before + made.after + "".join(abouts(made))
+    assert not [secret for secret in secrets if secret in shown]
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_a_server_as_wanted_needs_nothing(flavour):
+    want = described(LISTS)
+    made = planned(server(want, flavour), want)
+    assert (made.steps, made.last_steps, made.before, made.after, made.findings) == ((), (), "", "", ())
+
+
+def test_grants_name_one_database_only():
+    texts = sql(planned(State("mariadb"), described(LISTS)))
+    assert r"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES ON `a\_b`.* TO 'ann'@'192.0.2.7'" in texts
+    assert "GRANT DROP ON `a_b`.`pack_state_tid` TO 'ann'@'192.0.2.7'" in texts
+
+
+def test_what_a_dry_run_says_before_passwords_exist_is_what_happens():
+    known = planned(State("mysql"), described(LISTS))
+    unknown = planned(State("mysql"), described(LISTS, passwords=dict.fromkeys(PASSWORDS)))
+    assert abouts(unknown) == abouts(known)
+    assert (unknown.before, unknown.after) == (known.before, known.after)
+    assert unknown.missing == ("ann", "bob")
+    assert known.missing == ()
+    assert any("not generated" in text for text in sql(unknown))
+
+
+def test_a_password_is_set_only_where_it_differs():
+    want = described(LISTS)
+    old = server(want)
+    old.accounts[Account("ann", DESK)] = replace(
+        old.accounts[Account("ann", DESK)], auth=auth.native_hash("another password")
+    )
+    made = planned(old, want)
+    native = auth.native_hash(PASSWORDS["ann"])
+    assert f"ALTER USER 'ann'@'192.0.2.7' IDENTIFIED VIA mysql_native_password USING '{native}'" in sql(made)
+    assert [about for about in abouts(made) if "bob" in about] == []
+    assert made.before == "'ann'@'192.0.2.7': another password, TLS optional, managed\n"
+    assert made.after == "'ann'@'192.0.2.7': the password of the list, TLS optional, managed\n"
+
+
+def test_a_new_account_of_a_person_gets_the_hash_the_others_have():
+    before = described(project(write=["ann"]))
+    old = server(before, "mysql")
+    made = plan(old, described(project(write=[by("ann", OFFICE)])), new_salt=lambda: "another")
+    assert (
+        made.new.accounts[Account("ann", "192.0.2.64/255.255.255.192")].auth == old.accounts[Account("ann", DESK)].auth
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "flavour", "clause"),
+    [
+        ({"tls": "ANY"}, "mariadb", "REQUIRE NONE"),
+        ({"tls": "X509"}, "mysql", "REQUIRE NONE"),
+        ({"locked": True}, "mariadb", "ACCOUNT UNLOCK"),
+        ({"expires": True}, "mysql", "PASSWORD EXPIRE NEVER"),
+        ({"expired": True}, "mariadb", "IDENTIFIED VIA mysql_native_password USING '"),
+        ({"spare": True}, "mariadb", "IDENTIFIED VIA mysql_native_password USING '"),
+        ({"spare": True}, "mysql", "DISCARD OLD PASSWORD"),
+        ({"plugin": "unix_socket"}, "mariadb", "IDENTIFIED VIA mysql_native_password USING '"),
+    ],
+)
+def test_how_an_account_is_let_in_is_put_right(changes, flavour, clause):
+    want = described(project(write=["ann"]))
+    old = server(want, flavour)
+    ann = Account("ann", DESK)
+    old.accounts[ann] = replace(old.accounts[ann], **changes)
+    altered = [text for text in sql(planned(old, want)) if text.startswith("ALTER USER 'ann'@'192.0.2.7' ")]
+    assert len(altered) == 1
+    assert altered[0].startswith(f"ALTER USER 'ann'@'192.0.2.7' {clause}")
+
+
+def test_tls_is_required_without_touching_the_password():
+    want = described(project(clients="relstorage4", write=["ann"]))
+    made = planned(server(want), described(project(clients="relstorage4", write=["ann"]), tls=["ann"]))
+    assert "ALTER USER 'ann'@'192.0.2.7' REQUIRE SSL" in sql(made)
+
+
+@pytest.mark.parametrize(
+    ("scope", "privileges", "statement"),
+    [
+        (GLOBAL, {"FILE", "SELECT", "GRANT OPTION"}, "REVOKE SELECT, FILE, GRANT OPTION ON *.* FROM"),
+        (Scope("database", "other"), {"INSERT"}, "REVOKE INSERT ON `other`.* FROM"),
+        (Scope("database", "he%"), {"SELECT"}, "REVOKE SELECT ON `he%`.* FROM"),
+        (whole_database("hewl"), {"SELECT", "DROP"}, "REVOKE DROP ON `hewl`.* FROM"),
+        (Scope("table", "hewl", "object_state"), {"UPDATE"}, "REVOKE UPDATE ON `hewl`.`object_state` FROM"),
+        (
+            Scope("column", "hewl", "object_state", "state"),
+            {"UPDATE", "INSERT"},
+            "REVOKE INSERT (`state`), UPDATE (`state`) ON `hewl`.`object_state` FROM",
+        ),
+        (Scope("PROCEDURE", "hewl", "p"), {"EXECUTE"}, "REVOKE EXECUTE ON PROCEDURE `hewl`.`p` FROM"),
+        (Scope("role", "", "boss", ""), {"ROLE"}, "REVOKE `boss` FROM"),
+        (Scope("role", "", "boss", "%"), {"ROLE"}, "REVOKE `boss`@`%` FROM"),
+        (Scope("proxy", "", "root", "localhost"), {"PROXY"}, "REVOKE PROXY ON 'root'@'localhost' FROM"),
+    ],
+)
+def test_rights_beyond_the_list_are_revoked_at_every_level(scope, privileges, statement):
+    want = described(project(read=["ann"]))
+    old = server(want)
+    ann = Account("ann", DESK)
+    old.rights[ann] = {**old.rights[ann], scope: frozenset(privileges)}
+    made = planned(old, want)
+    revokes = [text for text in sql(made) if text.startswith("REVOKE")]
+    assert revokes == [f"{statement} 'ann'@'192.0.2.7'"]
+    assert planned(made.new, want).steps == ()
+
+
+def test_a_removed_person_is_dropped_and_then_forgotten():
+    old = server(described(LISTS))
+    made = planned(old, described(project("a_b", read=[by("bob", CAMPUS)])))
+    assert sql(made) == [
+        "INSERT INTO peat_server.unsettled_user VALUES ('ann')",
+        "DROP USER 'ann'@'192.0.2.7'",
+        "DELETE FROM peat_server.managed_account WHERE (user, host) IN (('ann', '192.0.2.7'))",
+        "DELETE FROM peat_server.unsettled_user",
+    ]
+    assert "'ann'@'192.0.2.7': DROP on a_b.pack_object\n" in made.before
+    assert made.after == ""
+
+
+def test_an_account_registered_but_never_created_is_made_or_forgotten():
+    want = described(LISTS)
+    ann = Account("ann", DESK)
+    interrupted = server(want)
+    del interrupted.accounts[ann], interrupted.rights[ann]
+    assert any(text.startswith("CREATE USER 'ann'") for text in sql(planned(interrupted, want)))
+    without = planned(interrupted, described(project("a_b", read=[by("bob", CAMPUS)])))
+    assert sql(without) == ["DELETE FROM peat_server.managed_account WHERE (user, host) IN (('ann', '192.0.2.7'))"]
+
+
+def test_an_account_made_by_hand_is_taken_over():
+    want = described(project(read=["ann"]))
+    old = server(want, registered=frozenset())
+    made = planned(old, want)
+    assert sql(made) == ["INSERT INTO peat_server.managed_account VALUES ('ann', '192.0.2.7')"]
+    assert made.before == "'ann'@'192.0.2.7': the password of the list, TLS optional, made by hand\n"
+
+
+def test_rights_that_a_deleted_account_left_are_revoked_when_it_is_made_again():
+    want = described(project(read=["ann"]))
+    ann = Account("ann", DESK)
+    old = State("mariadb", rights={ann: {Scope("database", "other"): frozenset(["SELECT"])}})
+    texts = sql(planned(old, want))
+    create = next(text for text in texts if text.startswith("CREATE USER"))
+    revoke = "REVOKE SELECT ON `other`.* FROM 'ann'@'192.0.2.7'"
+    assert texts.index(create) < texts.index(revoke) < texts.index("GRANT SELECT ON `hewl`.* TO 'ann'@'192.0.2.7'")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "first", "then"),
+    [
+        # Wide rights are taken first: the desk's row, which hides them, goes later.
+        (
+            project(write=[by("ann", CAMPUS6)], read=[by("ann", DESK6)]),
+            project(read=[by("ann", CAMPUS6)]),
+            "REVOKE INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES ON `hewl`.* FROM 'ann'@'2001:db8:1:%'",
+            "DROP USER 'ann'@'2001:db8:1::7'",
+        ),
+        # Narrow rights are given first: they hide the wide ones that follow.
+        (
+            project(read=[by("ann", CAMPUS6)]),
+            project(write=[by("ann", CAMPUS6)], read=[by("ann", DESK6)]),
+            "GRANT SELECT ON `hewl`.`pack_object` TO 'ann'@'2001:db8:1::7'",
+            "GRANT DROP ON `hewl`.`pack_object` TO 'ann'@'2001:db8:1:%'",
+        ),
+        # Everything is taken before anything is given.
+        (
+            project(write=[by("ann", CAMPUS6)]),
+            project(write=[by("bob", DESK6)]),
+            "DROP USER 'ann'@'2001:db8:1:%'",
+            "GRANT DROP ON `hewl`.`pack_object` TO 'bob'@'2001:db8:1::7'",
+        ),
+    ],
+)
+def test_no_address_ever_has_more_than_one_of_the_two_lists_says(before, after, first, then):
+    texts = sql(planned(server(described(before)), described(after)))
+    assert texts.index(first) < texts.index(then)
+
+
+# What is not ours
+
+FOREIGN = Account("zoe", "%")
+
+
+def test_a_foreign_account_is_reported_and_left_alone():
+    want = described(LISTS)
+    old = server(want)
+    old.accounts[FOREIGN] = Login("mysql_native_password", "*X")
+    old.rights[FOREIGN] = {Scope("database", "a_b"): frozenset(["SELECT"]), GLOBAL: frozenset(["PROCESS"])}
+    made = planned(old, want)
+    assert made.steps == ()
+    (finding,) = made.findings
+    assert finding == (
+        "'zoe'@'%' is not in the list and was left alone; SELECT on `a_b`, where _ and % stand for any letters,"
+        " so also on a_b; PROCESS on every database; it may come from every address."
+        " Add the person to peat_people, or: DROP USER 'zoe'@'%'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("account", "login", "scope", "words"),
+    [
+        (FOREIGN, Login("x", ""), Scope("database", "a%"), "`a%`, where _ and %"),
+        (FOREIGN, Login("x", ""), Scope("database", r"a\_b"), "INSERT on a_b"),
+        (FOREIGN, Login("x", ""), Scope("table", "a_b", "t"), "INSERT on a_b.t"),
+        (FOREIGN, None, Scope("database", r"a\_b"), "does not exist, but rights of it do"),
+        (Account("ann", "%"), Login("x", ""), Scope("database", "other"), "it is the account of ann at"),
+        (Account("boss", ""), Login("", "", role=True), Scope("database", "a_b"), "the role boss was left alone"),
+        (Account("root", "%"), Login("x", ""), GLOBAL, "from other machines"),
+    ],
+)
+def test_what_is_found_is_said(account, login, scope, words):
+    want = described(LISTS)
+    old = server(want)
+    if login:
+        old.accounts[account] = login
+    old.rights[account] = {scope: frozenset(["INSERT"])}
+    made = planned(old, want)
+    assert made.steps == ()
+    (finding,) = made.findings
+    assert words in finding
+
+
+@pytest.mark.parametrize(
+    "account", [Account("root", "localhost"), Account("mysql", "localhost"), Account("debian-sys-maint", "localhost")]
+)
+def test_the_servers_own_accounts_are_nobodys_business(account):
+    want = described(LISTS)
+    old = server(want)
+    old.accounts[account] = Login("unix_socket", "")
+    old.rights[account] = {GLOBAL: frozenset(["SUPER"])}
+    old = replace(old, registered=old.registered | {account})
+    made = planned(old, want)
+    assert made.findings == ()
+    assert not [text for text in sql(made) if "DROP USER" in text or "REVOKE" in text]
+
+
+def test_further_names_can_be_protected():
+    want = described(LISTS)
+    old = server(want)
+    old.accounts[Account("exporter", "localhost")] = Login("unix_socket", "")
+    assert planned(old, want, protected=["exporter"]).findings == ()
+
+
+def test_what_installations_leave_open_goes():
+    want = described(LISTS)
+    old = server(want, test_database=())
+    anonymous, orphan, public = Account("", "localhost"), Account("", "%"), Account("PUBLIC", "")
+    old.accounts[anonymous] = Login("mysql_native_password", "")
+    old.accounts[public] = Login("", "", role=True)
+    old.rights[orphan] = {Scope("database", "test"): frozenset(["INSERT"])}
+    old.rights[public] = {Scope("database", r"test\_%"): frozenset(["INSERT"])}
+    made = planned(old, want)
+    texts = sql(made)
+    assert "DROP USER ''@'localhost'" in texts
+    assert "DROP DATABASE test" in texts
+    assert r"REVOKE INSERT ON `test\_%`.* FROM PUBLIC" in texts
+    (delete,) = (text for text in texts if text.startswith("DELETE FROM mysql.db"))
+    assert texts[texts.index(delete) + 1] == "FLUSH PRIVILEGES"
+    assert planned(made.new, want).steps == ()
+    assert "database test: empty\n" in made.before
+
+
+def test_a_test_database_in_use_is_reported():
+    want = described(LISTS)
+    made = planned(server(want, test_database=("results",)), want)
+    assert made.steps == ()
+    assert made.findings == ("the database test is not empty and was left alone: it holds results",)
+
+
+# Sessions
+
+
+def ended(before, after, user, client, flavour="mariadb"):
+    made = planned(server(before, flavour), after)
+    return sessions_to_end(made, [(7, user, f"{client}:40000")]) == [7]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "user", "client", "expected"),
+    [
+        (project(write=["ann"]), project(read=["ann"]), "ann", DESK, True),
+        (project(read=["ann"]), project(write=["ann"]), "ann", DESK, False),
+        (project(write=["ann"]), project(write=["bob"]), "ann", DESK, True),
+        (project(write=["ann"]), project(write=["ann"], read=["bob"]), "ann", DESK, False),
+        # Only the desk loses: the campus is cut, its other sessions live on.
+        (
+            project(write=[by("ann", CAMPUS)]),
+            project(write=[by("ann", CAMPUS)], read=[by("ann", DESK)]),
+            "ann",
+            DESK,
+            True,
+        ),
+        (
+            project(write=[by("ann", CAMPUS)]),
+            project(write=[by("ann", CAMPUS)], read=[by("ann", DESK)]),
+            "ann",
+            "192.0.2.8",
+            False,
+        ),
+        (
+            project(write=[by("ann", CAMPUS6)]),
+            project(write=[by("ann", CAMPUS6)], read=[by("ann", DESK6)]),
+            "ann",
+            DESK6,
+            True,
+        ),
+        (
+            project(write=[by("ann", CAMPUS6)]),
+            project(write=[by("ann", CAMPUS6)], read=[by("ann", DESK6)]),
+            "ann",
+            "2001:db8:1::8",
+            False,
+        ),
+        # The list takes the desk away, the campus still gives the same.
+        (project(write=[by("ann", CAMPUS, DESK)]), project(write=[by("ann", CAMPUS)]), "ann", DESK, False),
+        # Not a client of this server's list.
+        (project(write=["ann"]), project(read=["ann"]), "root", "localhost", False),
+    ],
+)
+def test_sessions_that_could_do_more_than_a_new_one_end(before, after, user, client, expected):
+    assert ended(described(before), described(after), user, client) is expected
+
+
+def test_sessions_end_when_tls_or_another_password_is_asked_for():
+    lists = project(clients="relstorage4", write=["ann"])
+    plain, tls = described(lists), described(lists, tls=["ann"])
+    other = described(lists, passwords={**PASSWORDS, "ann": "a new password"})
+    assert ended(plain, tls, "ann", DESK)
+    assert not ended(tls, plain, "ann", DESK)
+    assert ended(plain, other, "ann", DESK)
+
+
+def test_an_interrupted_run_does_not_leave_sessions_behind():
+    """Killed after the rights shrank, before the sessions ended: the next run ends them."""
+    before, after = described(project(write=["ann"])), described(project(read=["ann"]))
+    made = planned(server(before), after)
+    assert made.steps[0].sql == "INSERT INTO peat_server.unsettled_user VALUES ('ann')"
+    assert made.last_steps[-1].sql == "DELETE FROM peat_server.unsettled_user"
+    resumed = planned(replace(made.new, unsettled=frozenset(["ann"])), after)
+    assert resumed.before == "sessions of 'ann' with older rights\n"
+    assert sessions_to_end(resumed, [(7, "ann", f"{DESK}:1"), (8, "bob", f"{DESK}:1")]) == [7]
+    assert resumed.last_steps == made.last_steps
+
+
+def test_anonymous_sessions_end_with_their_account():
+    want = described(LISTS)
+    old = server(want)
+    old.accounts[Account("", "%")] = Login("mysql_native_password", "")
+    made = planned(old, want)
+    assert sessions_to_end(made, [(7, "anybody", f"{DESK}:1"), (8, "ann", f"{DESK}:1")]) == [7]
