@@ -90,12 +90,13 @@ def test_every_host_test_is_run_by_a_scenario():
 
 
 def test_every_scenario_has_networks_of_its_own():
-    addresses = [
-        host["ansible_host"].rpartition(".")[0]
-        for inventory in (*ROOT.glob("molecule/*/inventory/hosts.yml"), ROOT / "inventories/demo/hosts.yml")
-        for host in [re.search(r"ansible_host: (?P<ansible_host>\S+)", inventory.read_text()).groupdict()]
+    inventories = [*(f"molecule/{scenario}/inventory/hosts.yml" for scenario in SCENARIOS), "inventories/demo/hosts.yml"]
+    networks = [
+        {match.rpartition(".")[0] for match in re.findall(r"ansible_host: (\S+)", (ROOT / path).read_text())}
+        for path in inventories
     ]
-    assert len(addresses) == len(set(addresses))
+    assert all(len(of_one) == 1 for of_one in networks)
+    assert len(set().union(*networks)) == len(inventories)
 
 
 def test_support_table_names_the_images_that_scenarios_boot():
