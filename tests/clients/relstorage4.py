@@ -101,9 +101,9 @@ def project(options: argparse.Namespace) -> Iterator[ZODB.DB]:
         try:
             yield database
         finally:
-            transaction.abort()
             with contextlib.suppress(Exception):
-                # After a lost connection closing raises; what matters has been reported.
+                # After a lost connection both raise; what matters has been reported.
+                transaction.abort()
                 database.close()
 
 
@@ -291,7 +291,6 @@ def do_commit_loop(database: ZODB.DB, options: argparse.Namespace) -> dict:
             entries[number] = Entry(number)
             transaction.commit()
         except Exception as failure:
-            transaction.abort()
             error = describe(failure)
             break
         answer({"saved": number})
