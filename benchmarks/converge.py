@@ -57,7 +57,9 @@ def report(title: str, seconds: float, tasks: list[tuple[float, str]], changed: 
 
 def main() -> None:
     for scenario in sys.argv[1:] or ["debian12"]:
-        inventories = [f"-i{ROOT / folder}" for folder in (f"molecule/{scenario}/inventory", "molecule/shared/inventory")]
+        inventories = [
+            f"-i{ROOT / folder}" for folder in (f"molecule/{scenario}/inventory", "molecule/shared/inventory")
+        ]
         subprocess.run([*HOSTS, "up", inventories[0]], check=True)
         try:
             fresh = site(inventories)

@@ -140,7 +140,9 @@ def make_image(name: str, recipe: dict, base: dict, reference: str) -> None:
 
 def read_inventory(inventories: list[str]) -> dict[str, dict]:
     """Test hosts of the inventories: {name: variables}."""
-    ansible_inventory = shutil.which("ansible-inventory", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
+    ansible_inventory = shutil.which(
+        "ansible-inventory", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    )
     argv = [ansible_inventory, "--list"]
     for inventory in inventories:
         argv += ["-i", inventory]
@@ -202,7 +204,7 @@ def wait_until_ready(name: str, values: dict, seconds: float = 60) -> None:
         sys.exit(f"hosts: {name} ({container}) is not ready after {seconds:.0f} s: {state}")
     if state == "degraded":
         failed = output("podman", "exec", container, "systemctl", "list-units", "--failed", "--plain", "--no-legend")
-        say(f"{name} booted with failed units: {failed}")
+        say(f"{name} booted with failed units:\n{failed}")
 
 
 def up(hosts: dict[str, dict]) -> None:
@@ -212,7 +214,9 @@ def up(hosts: dict[str, dict]) -> None:
     for name, values in hosts.items():
         container = container_of(name, values)
         running = subprocess.run(
-            ["podman", "container", "inspect", "--format", "{{.State.Running}}", container], text=True, capture_output=True
+            ["podman", "container", "inspect", "--format", "{{.State.Running}}", container],
+            text=True,
+            capture_output=True,
         )
         if running.returncode == 0:
             if running.stdout.strip() != "true":
@@ -279,7 +283,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.command == "images":
         for image in args.image or yaml.safe_load((HERE / "images.yml").read_text())["images"]:
-            print(build_image(image))
+            build_image(image)
+            say(f"image {image} is ready")
     elif args.command == "clean":
         clean()
     elif args.command == "restart":

@@ -90,7 +90,10 @@ def test_every_host_test_is_run_by_a_scenario():
 
 
 def test_every_scenario_has_networks_of_its_own():
-    inventories = [*(f"molecule/{scenario}/inventory/hosts.yml" for scenario in SCENARIOS), "inventories/demo/hosts.yml"]
+    inventories = [
+        *(f"molecule/{scenario}/inventory/hosts.yml" for scenario in SCENARIOS),
+        "inventories/demo/hosts.yml",
+    ]
     networks = [
         {match.rpartition(".")[0] for match in re.findall(r"ansible_host: (\S+)", (ROOT / path).read_text())}
         for path in inventories
@@ -103,7 +106,9 @@ def test_support_table_names_the_images_that_scenarios_boot():
     images = {
         image
         for scenario in SCENARIOS
-        for image in re.findall(r"testhost_image: (\S+)", (ROOT / f"molecule/{scenario}/inventory/hosts.yml").read_text())
+        for image in re.findall(
+            r"testhost_image: (\S+)", (ROOT / f"molecule/{scenario}/inventory/hosts.yml").read_text()
+        )
     }
     readme = (ROOT / "README.md").read_text()
     table = readme.split("## What is tested")[1].split("\n## ")[0]
