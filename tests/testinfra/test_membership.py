@@ -32,7 +32,9 @@ def before(traveller, run_client) -> dict:
         "records": run_client("modern", "relstorage4", "add", "farrell", "modernhp", prefix="kept", records=3),
         "own": run_client("peat2", "peat2", "add", "farrell", "my_sandbox", prefix="kept", records=3),
         "hers": run_client("peat2", "peat2", "add", "nielsen", "my1sandbox", prefix="gone", records=3),
-        "loop": run_client.loop("modern", "relstorage4", "nielsen", "modernhf", seconds=120, prefix="loop"),
+        "loop": run_client.loop(
+            "modern", "relstorage4", "nielsen", "modernhf", seconds=120, prefix="loop", history_free=True
+        ),
         "frozen": run_client.loop("modern", "relstorage4", "farrell", "modernhp", seconds=120, prefix="loop"),
         "nielsen's password": run_client.lab.password("nielsen"),
         "traveller's password": run_client.lab.password("traveller"),
