@@ -286,8 +286,7 @@ class Host:
                 lines = file.read().splitlines()
         asked = ("--output=cat", "--no-pager", f"--since=@{int(since)}", f"--unit={unit}")
         lines += self.run("journalctl", *asked, ok=())[1].splitlines()
-        errors = [line for line in lines if "[ERROR]" in line and not line.endswith("Aborting")]
-        return "\n".join(dict.fromkeys(errors[:5] or lines[-5:])) or "it left no message"
+        return "\n".join(server.last_words(lines)) or "it left no message"
 
     def restart(self, unit: str, addresses: list[str], port: int, log: str) -> None:
         """Start a unit anew and wait until it listens; raise HostError with its own reason."""
@@ -331,6 +330,14 @@ class Server:
                 f" root@localhost IDENTIFIED {with_word} {plugin}"
             ) from error
         self.flavour = flavour
+
+    def __enter__(self) -> Server:
+        """Use the connection in a `with` statement."""
+        return self
+
+    def __exit__(self, *_error) -> None:
+        """Say goodbye; the server would log a connection that just breaks off."""
+        self.connection.close()
 
     def rows(self, statement: str, values=None) -> list[tuple]:
         """Run a statement and return its rows."""
@@ -381,8 +388,13 @@ class Server:
 
     def set(self, change: server.Change) -> None:
         """Set a variable of the running server."""
+        import pymysql
+
         variable, value = server.assignment(change)
-        self.rows(f"SET GLOBAL {variable} = %s", (value,))
+        try:
+            self.rows(f"SET GLOBAL {variable} = %s", (value,))
+        except pymysql.err.MySQLError as error:
+            raise HostError(f"the server refuses {variable} = {value}: {error.args[-1]}") from error
 
 
 @dataclass
@@ -584,10 +596,11 @@ def compare_running(plan: Plan, check_mode: bool) -> None:
             raise
         plan.reasons = ["it was not configured by this role"]
         return
-    changes = pending_changes(plan, running)
-    cannot_set = [change for change in changes if not running.can_set(change)]
+    with running:
+        changes = pending_changes(plan, running)
+        cannot_set = [change for change in changes if not running.can_set(change)]
+        now = running.version()
     plan.reasons = [server.readable(change) for change in cannot_set]
-    now = running.version()
     if plan.chosen["flavour"] == "mariadb" and now.startswith("5.5.5-") != plan.announce:
         plan.reasons.append(f"version: {now} -> {plan.announced}")
     else:
@@ -628,10 +641,10 @@ def apply(host: Host, plan: Plan) -> None:
             set_kernel(plan.keepalive[1])
         if plan.reasons:
             host.restart(unit, plan.addresses, plan.port, log)
-        running = Server(plan.chosen["flavour"], plan.socket)
-        for change in plan.live:
-            running.set(change)
-        verify(plan, running)
+        with Server(plan.chosen["flavour"], plan.socket) as running:
+            for change in plan.live:
+                running.set(change)
+            verify(plan, running)
     except (HostError, sql.SqlError, OSError) as error:
         raise HostError(f"{error}\n{put_back(host, plan)}") from error
     finally:
@@ -668,9 +681,9 @@ def put_back(host: Host, plan: Plan) -> str:
         if host.run("systemctl", "start", unit, ok=())[0]:
             return f"The old files are in place again, but {unit} does not start with them either."
         return "The old files are in place again and the server runs with them."
-    running = Server(plan.chosen["flavour"], plan.socket)
-    for change in plan.live:
-        running.set(server.reverse(change))
+    with Server(plan.chosen["flavour"], plan.socket) as running:
+        for change in plan.live:
+            running.set(server.reverse(change))
     return "The old file and the old values are in place again."
 
 

@@ -83,12 +83,11 @@ def platform(platforms: list[Mapping], os_release: str, flavour: str, installed:
     the installed one would replace a server with its data.
     """
     here = distribution(os_release)
+    system = " ".join(here).strip().title()
     known = [p for p in platforms if (p["distribution"], p["release"]) == here]
     if not known:
-        supported = sorted({f"{p['distribution']} {p['release']}" for p in platforms})
-        raise ServerError(
-            f"this host runs {' '.join(here).strip() or 'an unknown system'}; supported are {', '.join(supported)}"
-        )
+        supported = dict.fromkeys(f"{p['distribution'].title()} {p['release']}" for p in platforms)
+        raise ServerError(f"this host runs {system or 'an unknown system'}; supported are {', '.join(supported)}")
     installed = frozenset(installed)
     strangers = sorted(installed & _OTHER_SERVERS)
     if strangers:
@@ -104,14 +103,13 @@ def platform(platforms: list[Mapping], os_release: str, flavour: str, installed:
         if not fitting:
             raise ServerError(
                 f"{present} is installed on this host and {flavour} would take its place: set"
-                f" mysql_flavour to {present} where {' '.join(here)} is supported with it"
+                f" mysql_flavour to {present} where {system} is supported with it"
                 f" ({', '.join(p['flavour'] for p in known)}), or remove {present} after saving its"
                 " data"
             )
     if not fitting:
         raise ServerError(
-            f"{' '.join(here)} has no package of {flavour}: mysql_flavour can be"
-            f" {', '.join(p['flavour'] for p in known)} there"
+            f"{system} has no package of {flavour}: mysql_flavour can be {', '.join(p['flavour'] for p in known)} there"
         )
     return fitting[0]
 
@@ -209,12 +207,17 @@ def in_the_way(found: Iterable[Listener], addresses: list[str], port: int) -> li
 # Options
 
 # What the role sets itself, or what would take the role's or the accounts' ground away.
+_STAYS = "moving the data is not a matter of one option: it stays where the package puts it"
 _OWNED = {
     "port": "set mysql_port",
     "bind_address": "set mysql_bind_addresses",
     "version": "set mysql_announce_version",
     "socket": "the role and Debian's own tools expect it where the package puts it",
-    "datadir": "moving the data is not a matter of one option: it stays where the package puts it",
+    "datadir": _STAYS,
+    "innodb_data_home_dir": _STAYS,
+    "innodb_data_file_path": _STAYS,
+    "innodb_log_group_home_dir": _STAYS,
+    "innodb_undo_directory": _STAYS,
     "basedir": "it is where the package is",
     "pid_file": "it is where the package's unit expects it",
     "user": "the package's unit decides it",
@@ -584,6 +587,16 @@ def complaints(stderr: str, names: Iterable[str]) -> list[str]:
         elif re.match(r"\S*(mariadbd|mysqld): ", line):
             found.append(text)
     return list(dict.fromkeys(found))
+
+
+def last_words(log: list[str]) -> list[str]:
+    """Return the lines that tell why a server did not start; the last ones if none is an error."""
+    errors = [
+        line
+        for line in log
+        if ("[ERROR]" in line or re.match(r"\S*(mariadbd|mysqld): ", line)) and not re.search(r"\bAbort(ing|ed)$", line)
+    ]
+    return list(dict.fromkeys(errors or log[-5:]))[:5]
 
 
 # From what runs to what is wanted
