@@ -1,0 +1,414 @@
+"""Accounts and grants on the real server: at every address exactly what the list says, and nothing beside it.
+
+These tests give the server lists of their own, through the module alone; afterwards site.yml makes it the
+scenario's again. The host `modern` gets more addresses, all in the scenario's network `campus`, which the firewall
+lets in.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import random
+import shlex
+
+import pytest
+from conftest import CLIENTS, INTERPRETERS, run_ansible, wait_until
+from peat import lab as description
+
+PROJECTS = {"acc_ount": ("peat2", True), "accXount": ("relstorage4", True), "accfree": ("relstorage4", False)}
+TABLES = ("object_state", "pack_object", "pack_state", "pack_state_tid")
+PASSWORDS = {"ann": "ann's own password", "bob": 'bob "has" \\ another', "cat": "the password of cat"}
+REFUSED = (1045, 1130, 1698)
+READS = {"read"}
+WRITES = {"read", "insert", "update", "delete", "temporary", "pack"}
+
+
+@pytest.fixture(scope="module")
+def nets(lab):
+    """The campus as the scenario declares it: the first three numbers in IPv4, the first four groups in IPv6."""
+    return lab.server["address"].rpartition(".")[0], lab.server["address6"].partition("::")[0]
+
+
+@pytest.fixture(scope="module")
+def addresses(modern, nets):
+    """Addresses of the host modern inside the campus, of which the networks in these tests hold different ones."""
+    net4, net6 = nets
+    more = [
+        *(f"{net4}.{number}" for number in (90, 91, 100, 126)),
+        *(f"{net6}:ca:{tail}" for tail in (":90", ":91", ":1:7", "5::7")),
+    ]
+    for address in more:
+        length, option = ("128", "nodad") if ":" in address else ("32", "")
+        assert modern.run(f"ip address replace {address}/{length} dev eth0 {option}").rc == 0
+    yield more
+    for address in more:
+        modern.run(f"ip address delete {address}/{128 if ':' in address else 32} dev eth0")
+
+
+@pytest.fixture(scope="module")
+def databases(sql, site):
+    """The projects' databases with the tables that rights are about; then the scenario's list again."""
+    for name in PROJECTS:
+        sql(f"CREATE DATABASE IF NOT EXISTS `{name}`")
+        for table in TABLES:
+            sql(f"CREATE TABLE IF NOT EXISTS `{name}`.{table} (zoid INT)")
+        sql(f"DROP PROCEDURE IF EXISTS `{name}`.nothing")
+        sql(f"CREATE PROCEDURE `{name}`.nothing() SQL SECURITY INVOKER SELECT 1")
+    site.to_restore = True
+    yield
+    for name in PROJECTS:
+        sql(f"DROP DATABASE `{name}`")
+
+
+@pytest.fixture
+def access(databases):
+    """access(projects, people=..., passwords=..., check=False) -> the module's result."""
+
+    def run(projects, people=None, check=False, fails=False, **arguments):
+        arguments = {
+            "people": people or [{"name": name, "from": ["192.0.2.1"]} for name in PASSWORDS],
+            "projects": projects,
+            "passwords": PASSWORDS,
+            "allow_anywhere": True,
+            **arguments,
+        }
+        options = ["--check"] if check else []
+        words = ["mysql", "--diff", *options, "--module-name=peat_access", f"--args={json.dumps(arguments)}"]
+        code, report, text = run_ansible("ansible", *words)
+        assert report, text
+        (result,) = report["plays"][0]["tasks"][0]["hosts"].values()
+        assert bool(code) is fails, result.get("msg", text)
+        return result
+
+    return run
+
+
+def program(command, lab, **arguments):
+    """Shell words that run tests/clients/reach.py on a client host."""
+    text = base64.b64encode((CLIENTS / "reach.py").read_bytes()).decode()
+    server = [lab.server["address"], lab.server["address6"]]
+    data = shlex.quote(json.dumps({"server": server, "port": lab.server["port"], **arguments}))
+    return f"echo {text} | base64 --decode | {INTERPRETERS['relstorage4']} - {command} {data}"
+
+
+@pytest.fixture(scope="module")
+def reach(lab, modern):
+    """reach([(user, address), ...]) -> for each an error's number, or what it can do by project."""
+
+    def run(pairs, passwords=PASSWORDS, tls=True):
+        logins = [{"user": user, "password": passwords[user], "from": source, "tls": tls} for user, source in pairs]
+        done = modern.run(program("probe", lab, logins=logins, projects=list(PROJECTS)))
+        assert done.rc == 0, done.stderr
+        return [
+            result if isinstance(result, int) else {name: set(able) for name, able in result.items()}
+            for result in json.loads(done.stdout)
+        ]
+
+    return run
+
+
+@pytest.fixture
+def hold(lab, modern):
+    """hold(user, address) -> a function that returns the error that ended this session, None while it lives."""
+    units = []
+
+    def run(user, source):
+        unit = f"peat-hold-{len(units)}"
+        login = {"user": user, "password": PASSWORDS[user], "from": source}
+        line = program("hold", lab, login=login)
+        log = f"/run/{unit}.log"
+        modern.run(f"rm -f {log}")
+        command = f"systemd-run --quiet --collect --unit={unit} --property=StandardOutput=file:{log} sh -c %s"
+        assert modern.run(command, line).rc == 0
+        units.append(unit)
+
+        def lines():
+            return modern.run(f"cat {log}").stdout.split()
+
+        wait_until(lambda: lines()[:1] == ["connected"], f"a session of {user} from {source}")
+        return lambda: int(lines()[1]) if len(lines()) > 1 else None
+
+    yield run
+    for unit in units:
+        modern.run(f"systemctl stop {unit}")
+
+
+def project(name, write=(), read=(), **more):
+    clients, keep_history = PROJECTS[name]
+    lists = {"write": list(write), "read": list(read)}
+    return {"name": name, "clients": clients, "keep_history": keep_history, **lists, **more}
+
+
+def by(person, *sources):
+    return {"person": person, "from": list(sources)}
+
+
+def expected(projects, user, source):
+    """What the list says of one login, in the words of reach.py; None where it has no account there."""
+    people = [{"name": name, "from": ["192.0.2.1"]} for name in PASSWORDS]
+    matrix = description.load([], people, projects, allow_anywhere=True).matrix
+    result = {}
+    for name, (clients, _) in PROJECTS.items():
+        rows = [row for row in matrix if (row.person, row.project) == (user, name)]
+        level = description.level_at(rows, source)
+        writes = WRITES | ({"call"} if clients == "relstorage4" else set())
+        result[name] = {None: set(), "read": READS, "write": writes}[level]
+    return result if any(result.values()) else None
+
+
+def hold_against_the_list(reach, projects, addresses):
+    pairs = list(itertools.product(PASSWORDS, addresses))
+    wrong = []
+    for (user, source), got in zip(pairs, reach(pairs), strict=True):
+        said = expected(projects, user, source)
+        if said is None and got not in REFUSED:
+            wrong.append((user, source, "was let in", got))
+        if said is not None and got != said:
+            wrong.append((user, source, "can", got, "and should", said))
+    assert not wrong
+
+
+# At every address what the list says
+
+
+def test_overlapping_networks(access, reach, addresses, nets):
+    net4, net6 = nets
+    campus = [f"{net4}.64/26", f"{net6}:ca::/80"]
+    one = [f"{net4}.90", f"{net6}:ca::90"]
+    projects = [
+        project("acc_ount", write=[by("ann", *campus)], read=[by("ann", *one)]),
+        project("accXount", read=[by("ann", *campus), by("bob", *one)], write=[by("ann", *one), by("bob", *campus)]),
+        project("accfree", write=[by("bob", "%")], read=[by("bob", *campus), by("cat", *one)]),
+    ]
+    assert access(projects)["changed"]
+    hold_against_the_list(reach, projects, addresses)
+    assert not access(projects)["changed"]
+
+
+def test_any_lists_one_after_the_other(access, reach, addresses, nets, sql):
+    """Each list starts from the accounts of the one before it; after the second the server reads its grants anew."""
+    net4, net6 = nets
+    networks = [
+        *(f"{net4}.{tail}" for tail in ("0/24", "64/26", "96/27", "90", "91", "100")),
+        "%",
+        *(f"{net6}:{tail}" for tail in (":/64", "ca::/80", "ca:5::/96", "ca::90", "ca:5::7")),
+    ]
+    choose = random.Random(1)
+    for number in range(3):
+        projects = []
+        for name in PROJECTS:
+            levels = {
+                (person, network): choose.choice(("write", "read", None))
+                for person in PASSWORDS
+                for network in networks
+            }
+            entries = {"write": [], "read": []}
+            for level, items in entries.items():
+                for person in PASSWORDS:
+                    sources = [network for network in networks if levels[person, network] == level]
+                    items += [by(person, *sources)] if sources else []
+            projects.append(project(name, **entries, state=choose.choice(("present", "present", "frozen"))))
+        predicted = access(projects, check=True)
+        done = access(projects)
+        assert (predicted["steps"], predicted["diff"]) == (done["steps"], done["diff"])
+        if number == 1:
+            sql("FLUSH PRIVILEGES")
+        hold_against_the_list(reach, projects, addresses)
+        again = access(projects)
+        assert (again["changed"], again["steps"]) == (False, [])
+
+
+def test_tls_is_required_of_whom_the_list_says(access, reach, addresses, sql):
+    people = [
+        {"name": name, "from": [addresses[0]], "tls": "required" if name == "bob" else "optional"} for name in PASSWORDS
+    ]
+    projects = [project("accXount", write=["ann", "bob"])]
+    access(projects, people=people)
+    pairs = [("ann", addresses[0]), ("bob", addresses[0])]
+    in_clear = reach(pairs, tls=False)
+    assert in_clear[0]["accXount"] == WRITES | {"call"}
+    assert in_clear[1] in REFUSED
+    # Debian 12's server has a certificate only if somebody gives it one.
+    if sql("SHOW GLOBAL STATUS LIKE 'Ssl_server_not_after'")[0][1:] != [""]:
+        assert reach(pairs)[1]["accXount"] == WRITES | {"call"}
+
+
+# Passwords
+
+
+def test_a_password_changes_only_where_it_differs(access, reach, addresses, sql):
+    projects = [project("accXount", read=[by(name, addresses[0]) for name in PASSWORDS])]
+    access(projects)
+    other = {**PASSWORDS, "ann": "a password of today"}
+    changed = access(projects, passwords=other)
+    assert [step for step in changed["steps"] if "password" in step] == [f"set the password of 'ann'@'{addresses[0]}'"]
+    pair = [("ann", addresses[0])]
+    assert reach(pair, passwords=PASSWORDS)[0] in REFUSED
+    assert reach(pair, passwords=other)[0]["accXount"] == READS
+    assert not access(projects, passwords=other)["changed"]
+    # Somebody sets it by hand.
+    sql(f"ALTER USER 'ann'@'{addresses[0]}' IDENTIFIED BY 'set by hand'")
+    assert access(projects, passwords=other)["changed"]
+    assert reach(pair, passwords=other)[0]["accXount"] == READS
+
+
+def test_no_password_reaches_a_log(access, sql, addresses):
+    projects = [project("accXount", read=[by(name, addresses[0]) for name in PASSWORDS])]
+    access([])
+    sql("SET GLOBAL log_output = 'TABLE'")
+    sql("TRUNCATE mysql.general_log")
+    sql("SET GLOBAL general_log = ON")
+    try:
+        result = access(projects)
+    finally:
+        sql("SET GLOBAL general_log = OFF")
+    logged = "\n".join(
+        itertools.chain.from_iterable(sql("SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log"))
+    )
+    sql("SET GLOBAL log_output = DEFAULT")
+    assert "CREATE USER" in logged
+    # cat's has no character that batch output would write differently
+    assert PASSWORDS["cat"] not in logged
+    assert PASSWORDS["cat"] not in json.dumps({key: result[key] for key in ("steps", "diff", "findings")})
+
+
+def test_a_dry_run_before_passwords_exist_predicts_the_run(access, addresses):
+    access([])
+    projects = [project("accXount", read=[by(name, addresses[0]) for name in PASSWORDS])]
+    predicted = access(projects, check=True, passwords=dict.fromkeys(PASSWORDS))
+    refused = access(projects, passwords=dict.fromkeys(PASSWORDS), fails=True)
+    assert "no password for ann, bob, cat" in refused["msg"]
+    done = access(projects)
+    assert (predicted["steps"], predicted["diff"]) == (done["steps"], done["diff"])
+
+
+# What is not in the list
+
+
+def test_what_is_not_in_the_list(access, sql, reach, addresses):
+    """A foreign account is reported and left alone; what installations leave open goes; extra rights go."""
+    projects = [project("acc_ount", read=[by("ann", addresses[0])])]
+    access(projects)
+    ann = f"'ann'@'{addresses[0]}'"
+    sql("CREATE USER 'zoe'@'%' IDENTIFIED BY 'the password of zoe'")
+    sql("GRANT SELECT ON `acc_ount`.* TO 'zoe'@'%'")
+    sql("CREATE USER ''@'localhost'")
+    sql("CREATE DATABASE test")
+    sql("CREATE ROLE clerk")
+    sql("CREATE DATABASE other")
+    sql("CREATE TABLE other.t (a INT, b INT)")
+    for right in (
+        "INSERT, GRANT OPTION ON *.*",
+        "SELECT ON other.*",
+        "DELETE ON other.t",
+        "UPDATE (a, b) ON other.t",
+        "DROP, CREATE ON `acc\\_ount`.*",
+        "EXECUTE ON PROCEDURE acc_ount.nothing",
+    ):
+        sql(f"GRANT {right} TO {ann}".replace(", GRANT OPTION ON *.*", " ON *.*"))
+    sql(f"GRANT SELECT ON other.* TO {ann} WITH GRANT OPTION")
+    sql(f"GRANT clerk TO {ann}")
+    grants = sql("SHOW GRANTS FOR 'zoe'@'%'")
+    try:
+        predicted = access(projects, check=True)
+        done = access(projects)
+        assert (predicted["steps"], predicted["diff"]) == (done["steps"], done["diff"])
+        (finding,) = (finding for finding in done["findings"] if "zoe" in finding)
+        assert "`acc_ount`, where _ and % stand for any letters, so also on acc_ount" in finding
+        assert "it may come from every address" in finding
+        assert any("zoe" in str(warning) for warning in done["warnings"])
+        assert sql("SHOW GRANTS FOR 'zoe'@'%'") == grants
+        assert sql("SELECT user FROM mysql.user WHERE user = ''") == []
+        assert sql("SHOW DATABASES LIKE 'test'") == []
+        assert reach([("ann", addresses[0])]) == [{name: READS if name == "acc_ount" else set() for name in PROJECTS}]
+        shown = sql(f"SHOW GRANTS FOR {ann}")
+        assert len(shown) == 2, shown  # USAGE, and SELECT on the project
+        again = access(projects)
+        assert not again["changed"]
+        assert again["findings"] == done["findings"]
+    finally:
+        sql("DROP USER 'zoe'@'%'")
+        sql("DROP ROLE clerk")
+        sql("DROP DATABASE other")
+
+
+def test_a_test_database_in_use_stays(access, sql, addresses):
+    sql("CREATE DATABASE test")
+    sql("CREATE TABLE test.results (a INT)")
+    try:
+        result = access([project("acc_ount", read=[by("ann", addresses[0])])])
+        assert sql("SHOW TABLES FROM test") == [["results"]]
+        assert any("the database test is not empty" in finding for finding in result["findings"])
+    finally:
+        sql("DROP DATABASE test")
+
+
+def test_an_account_made_by_hand_is_taken_over(access, sql, reach, addresses):
+    access([])
+    host = addresses[0]
+    sql(f"CREATE USER 'ann'@'{host}' IDENTIFIED BY 'from the wiki page' REQUIRE X509 PASSWORD EXPIRE ACCOUNT LOCK")
+    sql(f"GRANT ALL PRIVILEGES ON `acc_ount`.* TO 'ann'@'{host}'")
+    projects = [project("acc_ount", write=[by("ann", host)])]
+    assert access(projects)["changed"]
+    assert reach([("ann", host)])[0]["acc_ount"] == WRITES
+    assert not access(projects)["changed"]
+    access([])
+    assert sql("SELECT host FROM mysql.user WHERE user = 'ann'") == []
+
+
+# Sessions
+
+
+def test_sessions_of_whom_the_list_gives_less_end(access, hold, reach, addresses, nets):
+    first, second = addresses[0], addresses[1]
+    campus = f"{nets[0]}.64/26"
+    access([project("acc_ount", write=[by("ann", campus), by("bob", first), by("cat", first)])])
+    sessions = {
+        "lowered": hold("ann", first),
+        "same": hold("ann", second),
+        "removed": hold("bob", first),
+        "untouched": hold("cat", first),
+    }
+    result = access([project("acc_ount", write=[by("ann", campus), by("cat", first)], read=[by("ann", first)])])
+    assert result["sessions_ended"] == 2
+    wait_until(lambda: sessions["lowered"]() and sessions["removed"](), "two sessions to end")
+    assert (sessions["same"](), sessions["untouched"]()) == (None, None)
+    assert reach([("bob", first)])[0] in REFUSED
+
+
+def test_a_run_killed_half_way_is_finished_by_the_next(access, server, sql, addresses, hold):
+    """Whatever exists in between has its password, and nothing beyond the list."""
+    access([project("acc_ount", write=[by("ann", addresses[0])])])
+    session = hold("ann", addresses[0])
+    people = [{"name": f"person{number}", "from": [addresses[1]]} for number in range(300)]
+    people += [{"name": name, "from": ["192.0.2.1"]} for name in PASSWORDS]
+    passwords = {person["name"]: f"password of {person['name']}" for person in people}
+    passwords.update(PASSWORDS)
+    projects = [project("acc_ount", write=[f"person{number}" for number in range(300)], read=[by("ann", addresses[0])])]
+    # The server itself ends the module at its 50th account, so that no timing decides.
+    client = "mariadb" if server.exists("mariadb") else "mysql"
+    query = "SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'person%'"
+    count = f'{client} --batch --skip-column-names --execute="{query}"'
+    watch = f"while [ $({count}) -lt 50 ]; do :; done; pkill --signal KILL python3"
+    assert server.run("systemd-run --quiet --collect --unit=peat-kill sh -c %s", watch).rc == 0
+    failed = access(projects, people=people, passwords=passwords, fails=True)
+    assert failed.get("msg") or failed.get("unreachable")
+    assert 50 <= int(sql(query)[0][0]) < 300
+    assert sql("SELECT user FROM mysql.user WHERE user LIKE 'person%' AND authentication_string = ''") == []
+    assert session() is None  # its rights have shrunk, and the killed run did not come to end it
+    done = access(projects, people=people, passwords=passwords)
+    assert done["changed"]
+    wait_until(session, "ann's session to end")
+    again = access(projects, people=people, passwords=passwords)
+    assert not again["changed"]
+    assert sql(query) == [["300"]]
+
+
+# Errors
+
+
+def test_a_server_that_is_not_there_is_named(access):
+    result = access([], login_unix_socket="/run/mysqld/nowhere.sock", fails=True)
+    assert "/run/mysqld/nowhere.sock" in result["msg"]
