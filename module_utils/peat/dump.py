@@ -54,10 +54,13 @@ def write_dump(argv: list[str], path: str, tables: Iterable[str]) -> None:
     Raises DumpError, and leaves no file behind, unless the dump is complete.
     """
     folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
     if os.path.exists(path):
         raise DumpError(f"{path} exists already: wait a second and run again")
-    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=folder)  # 0600 by itself
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix=".partial-", dir=folder)  # 0600 by itself
+    except OSError as error:
+        raise DumpError(f"no dump in {folder}: {error}") from error
     try:
         with os.fdopen(handle, "wb") as raw, tempfile.TemporaryFile() as errors:
             with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6) as packed:

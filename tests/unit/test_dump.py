@@ -50,6 +50,12 @@ def test_an_incomplete_dump_leaves_nothing(tmp_path, source, argv, text, tables,
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_is_named(tmp_path, source):
+    (tmp_path / "file").touch()
+    with pytest.raises(DumpError, match=r"no dump in .*/file/backups: .*Not a directory"):
+        write_dump(source(GOOD), str(tmp_path / "file/backups/hewl.sql.gz"), [])
+
+
 def test_an_existing_dump_is_not_overwritten(tmp_path, source):
     path = tmp_path / "hewl.sql.gz"
     path.write_bytes(b"precious")
