@@ -147,7 +147,7 @@ sessions_ended:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.peat import accounts, lab, sql
+from ansible.module_utils.peat import account_state, accounts, lab, sql
 
 _NO_SUCH_THREAD = 1094
 
@@ -165,7 +165,7 @@ def main() -> None:
     )
     try:
         run(module)
-    except (accounts.AccountsError, lab.LabError, sql.SqlError) as error:
+    except (account_state.AccountsError, lab.LabError, sql.SqlError) as error:
         module.fail_json(msg=str(error))
 
 
@@ -178,7 +178,7 @@ def run(module: AnsibleModule) -> None:
     except sql.NoServer:
         if not module.check_mode:
             raise
-    state = read(connection) if connection else accounts.State("mariadb")
+    state = read(connection) if connection else account_state.State("mariadb")
     described = lab.load(
         params["networks"],
         params["people"],
@@ -199,21 +199,21 @@ def run(module: AnsibleModule) -> None:
     )
 
 
-def read(connection) -> accounts.State:
+def read(connection) -> account_state.State:
     """Return the server's state."""
     try:
-        return accounts.read(lambda text: _query(connection, text))
+        return account_state.read(lambda text: _query(connection, text))
     except _errors() as error:
-        raise accounts.AccountsError(
+        raise account_state.AccountsError(
             f"the server's accounts cannot be read ({error}): the system's root must have all rights as root@localhost,"
-            f" and the database {accounts.REGISTRY} must be this module's own"
+            f" and the database {account_state.REGISTRY} must be this module's own"
         ) from error
 
 
 def apply(connection, plan: accounts.Plan) -> int:
     """Run the steps; return how many sessions were ended."""
     if plan.missing:
-        raise accounts.AccountsError(
+        raise account_state.AccountsError(
             f"no password for {', '.join(plan.missing)}: give one in passwords, or let peat_passwords generate it first"
         )
     _run(connection, plan.steps)
@@ -231,7 +231,7 @@ def _run(connection, steps) -> None:
         try:
             _query(connection, step.sql)
         except _errors() as error:
-            raise accounts.AccountsError(
+            raise account_state.AccountsError(
                 f"could not {step.about}: the server says {error.args[1]} ({error.args[0]}); what came before it is"
                 " done, correct the cause and run again"
             ) from error
@@ -242,7 +242,9 @@ def _end(connection, number: int) -> int:
         _query(connection, f"KILL CONNECTION {number:d}")
     except _errors() as error:
         if error.args[0] != _NO_SUCH_THREAD:
-            raise accounts.AccountsError(f"could not end session {number}: {error}; end it and run again") from error
+            raise account_state.AccountsError(
+                f"could not end session {number}: {error}; end it and run again"
+            ) from error
         return 0
     return 1
 

@@ -7,22 +7,19 @@ from dataclasses import replace
 
 import pytest
 from peat import auth, lab
-from peat.accounts import (
+from peat.account_state import (
     GLOBAL,
     Account,
     AccountsError,
     Login,
     Scope,
     State,
-    client_of,
     effective,
     login_account,
     matches,
-    plan,
-    sessions_to_end,
-    wanted,
     whole_database,
 )
+from peat.accounts import client_of, plan, sessions_to_end, wanted
 from peat.addresses import network_of
 
 PASSWORDS = {"ann": "ann's password", "bob": "password of bob", "cat": "password of cat"}
@@ -453,7 +450,7 @@ def test_a_foreign_account_is_reported_and_left_alone():
         (FOREIGN, Login("x", ""), Scope("database", r"a\_b"), "INSERT on a_b"),
         (FOREIGN, Login("x", ""), Scope("table", "a_b", "t"), "INSERT on a_b.t"),
         (FOREIGN, None, Scope("database", r"a\_b"), "does not exist, but rights of it do"),
-        (Account("ann", "%"), Login("x", ""), Scope("database", "other"), "it is the account of ann at"),
+        (Account("ann", "%"), Login("x", ""), Scope("database", "other"), "its password and rights count for ann at"),
         (Account("boss", ""), Login("", "", role=True), Scope("database", "a_b"), "the role boss was left alone"),
         (Account("root", "%"), Login("x", ""), GLOBAL, "from other machines"),
     ],
