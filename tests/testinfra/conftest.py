@@ -120,6 +120,13 @@ def connect(values: dict) -> testinfra.host.Host:
     )
 
 
+def disconnect(host: testinfra.host.Host) -> None:
+    """Close the SSH connection that stays open between commands, before the other end vanishes without a word."""
+    backend = host.backend
+    arguments = ["-o", f"ControlPath={backend.controlpath.replace('%%', '%')}", "-o", f"User={backend.host.user}"]
+    subprocess.run(["ssh", "-O", "exit", *arguments, backend.host.name], capture_output=True, check=True)
+
+
 def put(host: testinfra.host.Host, content: bytes, path: str) -> None:
     """Write a file on a host; in pieces, for one word of a command line is at most 128 KiB."""
     text = base64.b64encode(content).decode()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY, inventory_options
+from conftest import REPOSITORY, disconnect, inventory_options
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +16,7 @@ def rebooted(hosts, server, run_client) -> dict:
     assert added["ok"], added
     booted = "cut -d' ' -f22 /proc/1/stat"
     before = server.check_output(booted)
+    disconnect(server)
     subprocess.run(
         [sys.executable, REPOSITORY / "molecule/shared/hosts.py", "restart", *inventory_options(), "server"],
         check=True,
