@@ -220,12 +220,16 @@ class Run:
     @property
     def failure(self) -> str:
         """The messages of the tasks that failed; the whole output if none has one."""
+        return self.failure_of(None) or self.text
+
+    def failure_of(self, only: str | None) -> str:
+        """The messages of the tasks that failed on a host, or on any."""
         messages = []
         for task, host, result in self.results():
-            if result.get("failed") or result.get("unreachable"):
-                message = result.get("msg") or result.get("assertion") or result
+            if host == (only or host) and (result.get("failed") or result.get("unreachable")):
+                message = result.get("msg", result)
                 messages.append(f"{host}: {task}: {message if isinstance(message, str) else json.dumps(message)}")
-        return "\n".join(messages) or self.text
+        return "\n".join(messages)
 
     def output_of(self, text: str) -> list[dict]:
         """Results of the tasks with `text` in their name."""
@@ -253,7 +257,7 @@ class Site:
                     "site.yml",
                 )
             )
-        if variables and not check and (run.report is None or run.changed):
+        if (variables or options) and not check and (run.report is None or run.changed):
             self.to_restore = True
         return run
 

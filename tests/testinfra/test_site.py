@@ -23,12 +23,6 @@ def move(site, lab) -> dict:
     }
 
 
-def test_a_second_run_changes_nothing(site):
-    run = site()
-    assert run.ok, run.failure
-    assert run.changed == []
-
-
 def test_check_mode_foretells_exactly_what_is_done(move):
     for run in move.values():
         assert run.ok, run.failure
