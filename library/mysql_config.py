@@ -103,298 +103,25 @@ live:
   returned: success
 """
 
-import glob
-import hashlib
-import json
 import os
-import tempfile
 import time
 from dataclasses import dataclass, field
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.peat import optionfiles, server, sql
+from ansible.module_utils.peat import optionfiles, server, server_host, server_options, sql
+from ansible.module_utils.peat.server_doers import (
+    SECONDS_TO_ANSWER,
+    Host,
+    HostError,
+    Server,
+    names_in,
+    text_of,
+    write,
+)
 
 # Exists while a run changes the server, and after one that was killed; a reboot clears it.
 UNFINISHED = "/run/peat-server-unfinished"
 KEEPALIVE = "/proc/sys/net/ipv4/tcp_keepalive_time"
-# Read-only in every version, so a statement that also sets it changes nothing.
-NEVER_SET = "port"
-READ_ONLY = 1238
-TRUNCATED = 1292
-SECONDS_TO_ANSWER = 30
-
-
-class HostError(Exception):
-    """The host is not as it must be; the text says what to do."""
-
-
-def text_of(path: str):
-    """Return a file's text, None if there is none."""
-    try:
-        with open(path) as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def names_in(folder: str) -> list[str]:
-    """Return the names in a folder, none if there is no folder."""
-    return os.listdir(folder) if os.path.isdir(folder) else []
-
-
-def write(path: str, text) -> None:
-    """Replace a file in one step; text None removes it."""
-    if text is None:
-        if os.path.exists(path):
-            os.remove(path)
-        return
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.chmod(name, 0o755 if text.startswith("#!") else 0o644)
-    os.replace(name, path)
-
-
-class Host:
-    """The questions to the host and the service, and what is done to them."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        """Keep the module for its way to run programs."""
-        self.module = module
-
-    def run(self, *argv: str, ok: tuple[int, ...] = (0,)) -> tuple[int, str, str]:
-        """Run a program; raise HostError with its own words for an unexpected exit code."""
-        code, out, err = self.module.run_command(list(argv), environ_update={"LC_ALL": "C"})
-        if ok and code not in ok:
-            words = (err or out).strip()
-            raise HostError(f"`{' '.join(argv)}` ended with code {code}: {words}")
-        return code, out, err
-
-    def installed(self, packages: list[str]) -> set[str]:
-        """Return those of the packages that are installed."""
-        asked = "--showformat=${Package} ${db:Status-Status}\n"
-        out = self.run("dpkg-query", "--show", asked, *packages, ok=(0, 1))[1]
-        return {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
-
-    def candidate(self, package: str):
-        """Return the version that apt would install, None if it knows none."""
-        for line in self.run("apt-cache", "policy", package)[1].splitlines():
-            key, _colon, value = line.strip().partition(": ")
-            if key == "Candidate" and value != "(none)":
-                return server.package_version(value)
-        return None
-
-    def pristine(self) -> frozenset[str]:
-        """Return the option files that are as their package brought them."""
-        out = self.run("dpkg-query", "--show", "--showformat=${Conffiles}\n", "m*sql*", "mariadb*", ok=(0, 1))[1]
-        shipped = [line.split()[:2] for line in out.splitlines() if line.startswith(" /etc/mysql/")]
-
-        def digest(path):
-            return hashlib.md5((text_of(path) or "").encode(), usedforsecurity=False).hexdigest()
-
-        return frozenset(path for path, md5 in shipped if digest(path) == md5)
-
-    def interfaces(self) -> list[dict]:
-        """Return what ``ip`` tells of the interfaces and their addresses."""
-        return json.loads(self.run("ip", "-json", "address", "show")[1])
-
-    def memory_mb(self) -> int:
-        """Return the memory of the host, or of the container that it is, in MiB."""
-        total = int((text_of("/proc/meminfo") or "").split("MemTotal:")[1].split()[0]) // 1024
-        limit = (text_of("/sys/fs/cgroup/memory.max") or "max").strip()
-        return total if limit == "max" else min(total, int(limit) // server.MIB)
-
-    def unit(self, name: str) -> dict[str, str]:
-        """Return properties of a systemd unit."""
-        asked = "--property=ActiveState,UnitFileState,MainPID"
-        lines = self.run("systemctl", "show", asked, name)[1].splitlines()
-        return dict(line.split("=", 1) for line in lines)
-
-    def sockets_of(self, pid: str) -> set[str]:
-        """Return the inodes of the sockets that a process holds."""
-        found = set()
-        for path in glob.glob(f"/proc/{pid}/fd/*"):
-            try:
-                target = os.readlink(path)
-            except OSError:  # closed, or ended, since
-                continue
-            if target.startswith("socket:["):
-                found.add(target[8:-1])
-        return found
-
-    def listeners(self) -> list[server.Listener]:
-        """Return all listening TCP sockets."""
-        tables = (text_of("/proc/net/tcp"), text_of("/proc/net/tcp6"))
-        return [found for table in tables if table for found in server.listeners(table)]
-
-    def owner(self, listener: server.Listener) -> str:
-        """Return the name of the program that listens."""
-        for path in glob.glob("/proc/[0-9]*/comm"):
-            pid = path.split("/")[2]
-            if listener.inode in self.sockets_of(pid):
-                return f"{(text_of(path) or '').strip()} (process {pid})"
-        return "another program"
-
-    def check_port(self, addresses: list[str], port: int, pid: str) -> None:
-        """Refuse a port that somebody else listens on."""
-        if not 0 < port < 65536:
-            raise server.ServerError(f"mysql_port: {port} is not a port: use 1 to 65535")
-        there = server.in_the_way(self.listeners(), addresses, port)
-        own = self.sockets_of(pid) if there and pid != "0" else set()
-        for listener in there:
-            if listener.inode not in own:
-                raise server.ServerError(
-                    f"mysql_port: {self.owner(listener)} already listens on {listener.address} port"
-                    f" {port}: choose another port, or stop that program"
-                )
-
-    def trial(self, chosen: dict, settings: list[optionfiles.Setting]) -> tuple[list[str], dict]:
-        """Have the server program try a configuration.
-
-        Returns its complaints and {variable: value} as they would be in force. Nothing of a
-        running server is touched: both programs only read.
-        """
-        names = {setting.name for setting in settings}
-        # In this folder because AppArmor lets MySQL read no other; root alone may read it.
-        handle, path = tempfile.mkstemp(dir="/etc/mysql", prefix=".peat-trial-")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(optionfiles.chain(settings))
-            start = (chosen["program"], f"--defaults-file={path}", "--user=mysql")
-            if chosen["flavour"] == "mysql":
-                # `--help` of MySQL ignores unknown options, which `--validate-config` does not.
-                validate = (*start, "--log-error=stderr", "--log-error-verbosity=2")
-                code, _out, words = self.run(*validate, "--validate-config", ok=())
-                _code, out, _err = self.run(*start, "--verbose", "--help", ok=())
-            else:
-                code, out, words = self.run(*start, "--verbose", "--help", ok=())
-        finally:
-            os.remove(path)
-        found = server.complaints(words, names)
-        if code and not found:
-            found = [words.strip().replace(path, "the configuration") or f"exit code {code}"]
-        return found, server.effective(out)
-
-    def error_lines(self, unit: str, since: float, log: str, offset: int) -> str:
-        """Return the last words of a server that did not start: its log file's and journal's."""
-        lines = []
-        if log and os.path.isfile(log):
-            with open(log, errors="replace") as file:
-                file.seek(offset)
-                lines = file.read().splitlines()
-        asked = ("--output=cat", "--no-pager", f"--since=@{int(since)}", f"--unit={unit}")
-        lines += self.run("journalctl", *asked, ok=())[1].splitlines()
-        return "\n".join(server.last_words(lines)) or "it left no message"
-
-    def restart(self, unit: str, addresses: list[str], port: int, log: str) -> None:
-        """Start a unit anew and wait until it listens; raise HostError with its own reason."""
-        since = time.time()
-        offset = os.path.getsize(log) if log and os.path.isfile(log) else 0
-        code = self.run("systemctl", "restart", unit, ok=())[0]
-        missing = self.not_listening(unit, addresses, port) if code == 0 else []
-        if code == 0 and not missing:
-            return
-        reason = self.error_lines(unit, since, log, offset)
-        problem = f"does not listen on {', '.join(missing)}" if missing else "did not start"
-        raise HostError(f"{unit} {problem} with the new configuration:\n{reason}")
-
-    def not_listening(self, unit: str, addresses: list[str], port: int) -> list[str]:
-        """Wait for a unit to listen where it must; return where it does not in the end."""
-        deadline = time.monotonic() + SECONDS_TO_ANSWER
-        while True:
-            own = self.sockets_of(self.unit(unit)["MainPID"])
-            found = {x.address for x in self.listeners() if x.port == port and x.inode in own}
-            anywhere = bool(server.ANY_ADDRESS.intersection(addresses)) and bool(found)
-            missing = [f"{a} port {port}" for a in addresses if a not in found]
-            if anywhere or not missing or time.monotonic() > deadline:
-                return [] if anywhere else missing
-            time.sleep(0.1)
-
-
-class Server:
-    """The running server, through its socket."""
-
-    def __init__(self, flavour: str, socket: str) -> None:
-        """Connect as root; raise SqlError or NoServer."""
-        try:
-            self.connection = sql.connect(socket)
-        except sql.NoServer:
-            raise
-        except sql.SqlError as error:
-            plugin = "unix_socket" if flavour == "mariadb" else "auth_socket"
-            with_word = "VIA" if flavour == "mariadb" else "WITH"
-            raise sql.SqlError(
-                f"{error}. Log in with the password that somebody set and run: ALTER USER"
-                f" root@localhost IDENTIFIED {with_word} {plugin}"
-            ) from error
-        self.flavour = flavour
-
-    def __enter__(self) -> Server:
-        """Use the connection in a `with` statement."""
-        return self
-
-    def __exit__(self, *_error) -> None:
-        """Say goodbye; the server would log a connection that just breaks off."""
-        self.connection.close()
-
-    def rows(self, statement: str, values=None) -> list[tuple]:
-        """Run a statement and return its rows."""
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return list(cursor.fetchall())
-
-    def variables(self) -> dict[str, str]:
-        """Return {name: value} of the global variables."""
-        return {name.lower(): value for name, value in self.rows("SHOW GLOBAL VARIABLES")}
-
-    def version(self) -> str:
-        """Return what clients see."""
-        return self.rows("SELECT version()")[0][0]
-
-    def settled(self, path: str) -> frozenset[str]:
-        """Return the variables that have their value from this option file."""
-        if self.flavour == "mariadb":
-            statement = (
-                "SELECT variable_name FROM information_schema.system_variables"
-                " WHERE global_value_origin = 'CONFIG' AND global_value_path = %s"
-            )
-        else:
-            statement = (
-                "SELECT variable_name FROM performance_schema.variables_info"
-                " WHERE variable_source <> 'DYNAMIC' AND variable_path = %s"
-            )
-        return frozenset(row[0].lower() for row in self.rows(statement, (path,)))
-
-    def can_set(self, change: server.Change) -> bool:
-        """Tell whether a variable can take the value while the server runs, changing nothing.
-
-        The statement sets a read-only variable as well, so the server refuses it as a whole; it
-        names the first variable that it cannot set, and warns of a value that it would cut.
-        """
-        import pymysql
-
-        if change.variable is None:
-            return False
-        variable, value = server.assignment(change)
-        try:
-            self.rows(f"SET GLOBAL {variable} = %s, GLOBAL {NEVER_SET} = 1", (value,))
-        except pymysql.err.MySQLError as error:
-            refused_whole = error.args[0] == READ_ONLY and f"'{NEVER_SET}'" in error.args[1]
-            cut = any(row[1] == TRUNCATED for row in self.rows("SHOW WARNINGS"))
-            return refused_whole and not cut
-        raise HostError(f"the server let its variable {NEVER_SET} be set")
-
-    def set(self, change: server.Change) -> None:
-        """Set a variable of the running server."""
-        import pymysql
-
-        variable, value = server.assignment(change)
-        try:
-            self.rows(f"SET GLOBAL {variable} = %s", (value,))
-        except pymysql.err.MySQLError as error:
-            raise HostError(f"the server refuses {variable} = {value}: {error.args[-1]}") from error
 
 
 @dataclass
@@ -415,6 +142,7 @@ class Plan:
     files: dict
     before: dict
     keepalive: tuple
+    log: str = ""
     would_be: dict = field(default_factory=dict)
     overridden: frozenset[str] = frozenset()
     live: list[server.Change] = field(default_factory=list)
@@ -454,8 +182,8 @@ class Plan:
 def make_plan(module: AnsibleModule, host: Host) -> Plan:
     """Read the host and decide; raise for what cannot be."""
     params = module.params
-    here = host.installed(server.server_packages(params["platforms"]))
-    chosen = server.platform(params["platforms"], text_of("/etc/os-release") or "", params["flavour"], here)
+    here = host.installed(server_host.server_packages(params["platforms"]))
+    chosen = server_host.platform(params["platforms"], text_of("/etc/os-release") or "", params["flavour"], here)
     flavour, path = chosen["flavour"], chosen["config_file"]
     missing = [package for package in chosen["packages"] if package not in here]
     if missing and not module.check_mode:
@@ -463,18 +191,18 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
     present, known = chosen["packages"][0] in here, True
     if present:
         words = host.run(chosen["program"], "--no-defaults", "--version")[1]
-        version = server.program_version(words)
+        version = server_host.program_version(words)
     else:
         candidate = host.candidate(chosen["packages"][0])
         known, version = candidate is not None, candidate or chosen["version"]
     unit = host.unit(chosen["unit"])
     addresses = check(host, params, flavour, version, unit["MainPID"])
 
-    groups = optionfiles.server_groups(flavour, server.numbers(version))
+    groups = optionfiles.server_groups(flavour, server_host.numbers(version))
     own_files = (path, server.VERSION_FILE)
     others = [setting for setting in optionfiles.read(groups, text_of, names_in) if setting.path not in own_files]
-    options = server.compute(
-        server.Wishes(
+    options = server_options.compute(
+        server_options.Wishes(
             flavour=flavour,
             version=version,
             port=params["port"],
@@ -488,7 +216,7 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
     )
     announce = params["announce_version"] and flavour == "mariadb"
     files = server.files(chosen, options, announce)
-    own_options, keepalive = server.split_kernel(options, flavour)
+    own_options, keepalive = server_options.split_kernel(options, flavour)
     plan = Plan(
         chosen=chosen,
         version=version,
@@ -496,7 +224,7 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
         addresses=addresses,
         port=params["port"],
         announce=announce,
-        announced=server.announced(version, flavour, announce),
+        announced=server_host.announced(version, flavour, announce),
         socket=chosen["socket"],
         missing=missing,
         known=known,
@@ -509,8 +237,9 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
     if present:
         problems, plan.would_be = host.trial(chosen, settings)
         if problems:
-            raise server.ServerError(*(explained(chosen, text, settings) for text in problems))
+            raise server_host.ServerError(*(explained(chosen, text, settings) for text in problems))
         plan.socket = plan.would_be.get("socket") or plan.socket
+    plan.log = {setting.name: setting.value for setting in settings}.get("log_error") or ""
     plan.overridden = report_foreign(module, host, plan, settings)
     compare_running(plan, module.check_mode)
     return plan
@@ -521,16 +250,16 @@ def check(host: Host, params: dict, flavour: str, version: str, pid: str) -> lis
     problems: list[str] = []
     addresses: list[str] = []
     try:
-        server.check_settings(params["settings"], flavour, version)
-    except server.ServerError as error:
+        server_options.check_settings(params["settings"], flavour, version)
+    except server_host.ServerError as error:
         problems += error.problems
     try:
-        addresses = server.bind_addresses(params["bind_addresses"], host.interfaces())
+        addresses = server_host.bind_addresses(params["bind_addresses"], host.interfaces())
         host.check_port(addresses, params["port"], pid)
-    except server.ServerError as error:
+    except server_host.ServerError as error:
         problems += error.problems
     if problems:
-        raise server.ServerError(*problems)
+        raise server_host.ServerError(*problems)
     return addresses
 
 
@@ -571,7 +300,9 @@ def report_foreign(
     differ = server.compare_foreign(others, wanted, plan.path)
     winning = [setting for setting in differ.overriding if setting.name in server.ESSENTIAL]
     if winning:
-        raise server.ServerError(*(f"{x} is read after {plan.path} and would win: remove it there" for x in winning))
+        raise server_host.ServerError(
+            *(f"{x} is read after {plan.path} and would win: remove it there" for x in winning)
+        )
     for setting in differ.overriding:
         module.warn(f"{setting} is read after {plan.path} and wins over {wanted[setting.name]}")
     if differ.replaced:
@@ -633,14 +364,14 @@ def apply(host: Host, plan: Plan) -> None:
     The restart is done here and not by a handler: only here the old files are still known, with
     which the server comes back if it does not start with the new ones.
     """
-    unit, log = plan.chosen["unit"], plan.would_be.get("log_error", "")
+    unit = plan.chosen["unit"]
     write(UNFINISHED, "")
     try:
         put_files(host, plan.writes)
         if plan.set_kernel:
             set_kernel(plan.keepalive[1])
         if plan.reasons:
-            host.restart(unit, plan.addresses, plan.port, log)
+            host.restart(unit, plan.addresses, plan.port, plan.log)
         with Server(plan.chosen["flavour"], plan.socket) as running:
             for change in plan.live:
                 running.set(change)
@@ -757,13 +488,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    host = Host(module)
+    host = Host(module.run_command)
     try:
         plan = make_plan(module, host)
         if plan.changed and not module.check_mode:
             apply(host, plan)
         module.exit_json(**result_of(plan))
-    except server.ServerError as error:
+    except server_host.ServerError as error:
         module.fail_json(msg=f"This server cannot be as the variables say:\n{error}", problems=error.problems)
     except (HostError, sql.SqlError) as error:
         module.fail_json(msg=str(error))

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 import yaml
-from peat import optionfiles, server
+from peat import optionfiles, server, server_host, server_options
 from peat.optionfiles import Setting
 
 ROLE = pathlib.Path(__file__).parents[2] / "roles/mysql"
@@ -24,7 +24,7 @@ def wishes(flavour="mariadb", **values):
         "data_mb": 0,
         "settings": {},
     }
-    return server.Wishes(**given | values)
+    return server_options.Wishes(**given | values)
 
 
 def setting(line, path="/etc/mysql/mariadb.conf.d/50-server.cnf", number=2):
@@ -45,7 +45,7 @@ def setting(line, path="/etc/mysql/mariadb.conf.d/50-server.cnf", number=2):
     ],
 )
 def test_version_of_a_package(text, version):
-    assert server.package_version(text) == version
+    assert server_host.package_version(text) == version
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_version_of_a_package(text, version):
     ],
 )
 def test_version_of_a_program(text, version):
-    assert server.program_version(text) == version
+    assert server_host.program_version(text) == version
 
 
 def test_a_program_without_a_version_is_an_error():
-    with pytest.raises(server.ServerError, match="no version"):
-        server.program_version("not found")
+    with pytest.raises(server_host.ServerError, match="no version"):
+        server_host.program_version("not found")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_program_without_a_version_is_an_error():
     ],
 )
 def test_what_clients_are_told(flavour, announce, text):
-    assert server.announced("10.11.18", flavour, announce) == text
+    assert server_host.announced("10.11.18", flavour, announce) == text
 
 
 DEBIAN_12 = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n'
@@ -92,7 +92,7 @@ DEBIAN_SID = 'PRETTY_NAME="Debian GNU/Linux forky/sid"\nVERSION_CODENAME=forky\n
     ],
 )
 def test_the_platform_that_fits(os_release, flavour, installed, unit, release):
-    chosen = server.platform(PLATFORMS, os_release, flavour, installed)
+    chosen = server_host.platform(PLATFORMS, os_release, flavour, installed)
     assert (chosen["unit"], chosen["release"]) == (unit, release)
 
 
@@ -111,8 +111,8 @@ def test_the_platform_that_fits(os_release, flavour, installed, unit, release):
     ],
 )
 def test_platforms_that_are_refused(os_release, flavour, installed, told):
-    with pytest.raises(server.ServerError) as error:
-        server.platform(PLATFORMS, os_release, flavour, installed)
+    with pytest.raises(server_host.ServerError) as error:
+        server_host.platform(PLATFORMS, os_release, flavour, installed)
     for text in told:
         assert text in str(error.value)
 
@@ -130,7 +130,7 @@ ETHERNET = interface("eth0", "192.0.2.10", "2001:db8::10", "fe80::1")
 
 
 def test_the_hosts_own_addresses_loopback_first():
-    assert server.bind_addresses([], [ETHERNET, LOOPBACK]) == ["127.0.0.1", "::1", "192.0.2.10", "2001:db8::10"]
+    assert server_host.bind_addresses([], [ETHERNET, LOOPBACK]) == ["127.0.0.1", "::1", "192.0.2.10", "2001:db8::10"]
 
 
 @pytest.mark.parametrize(
@@ -146,19 +146,19 @@ def test_the_hosts_own_addresses_loopback_first():
     ],
 )
 def test_addresses_that_may_be_gone_at_the_next_boot_are_not_listened_on(other):
-    assert server.bind_addresses([], [LOOPBACK, other]) == ["127.0.0.1", "::1"]
+    assert server_host.bind_addresses([], [LOOPBACK, other]) == ["127.0.0.1", "::1"]
     # Unless somebody says so.
     address = other["addr_info"][0]["local"]
-    assert server.bind_addresses([address], [LOOPBACK, other]) == [address]
+    assert server_host.bind_addresses([address], [LOOPBACK, other]) == [address]
 
 
 def test_a_bridge_of_the_administrators_is_no_virtual_network():
-    assert "192.0.2.1" in server.bind_addresses([], [interface("br0", "192.0.2.1")])
+    assert "192.0.2.1" in server_host.bind_addresses([], [interface("br0", "192.0.2.1")])
 
 
 @pytest.mark.parametrize("anywhere", ["*", "0.0.0.0", "::"])
 def test_all_addresses(anywhere):
-    assert server.bind_addresses([anywhere], [LOOPBACK]) == [anywhere]
+    assert server_host.bind_addresses([anywhere], [LOOPBACK]) == [anywhere]
 
 
 @pytest.mark.parametrize(
@@ -170,13 +170,13 @@ def test_all_addresses(anywhere):
     ],
 )
 def test_addresses_that_are_refused(wished, told):
-    with pytest.raises(server.ServerError, match="mysql_bind_addresses") as error:
-        server.bind_addresses(wished, [LOOPBACK])
+    with pytest.raises(server_host.ServerError, match="mysql_bind_addresses") as error:
+        server_host.bind_addresses(wished, [LOOPBACK])
     assert told in str(error.value)
 
 
 def test_addresses_are_written_as_the_server_compares_them():
-    assert server.bind_addresses(["2001:DB8:0:0::10"], [ETHERNET]) == ["2001:db8::10"]
+    assert server_host.bind_addresses(["2001:DB8:0:0::10"], [ETHERNET]) == ["2001:db8::10"]
 
 
 # As /proc/net/tcp and tcp6 show them: 127.0.0.1:8080, 0.0.0.0:22, an open connection; [::1]:8080.
@@ -193,11 +193,11 @@ PROC_TCP6 = """\
 
 
 def test_listening_sockets():
-    assert server.listeners(PROC_TCP) == [
-        server.Listener("127.0.0.1", 8080, "4711"),
-        server.Listener("0.0.0.0", 22, "4712"),
+    assert server_host.listeners(PROC_TCP) == [
+        server_host.Listener("127.0.0.1", 8080, "4711"),
+        server_host.Listener("0.0.0.0", 22, "4712"),
     ]
-    assert server.listeners(PROC_TCP6) == [server.Listener("::1", 8080, "4714")]
+    assert server_host.listeners(PROC_TCP6) == [server_host.Listener("::1", 8080, "4714")]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_listening_sockets():
     ],
 )
 def test_listeners_in_the_way(addresses, port, inodes):
-    found = server.in_the_way(server.listeners(PROC_TCP), addresses, port)
+    found = server_host.in_the_way(server_host.listeners(PROC_TCP), addresses, port)
     assert [listener.inode for listener in found] == inodes
 
 
@@ -242,8 +242,8 @@ def test_listeners_in_the_way(addresses, port, inodes):
     ],
 )
 def test_options_of_another_version_are_refused_with_the_right_name(flavour, version, name, advice):
-    with pytest.raises(server.ServerError) as error:
-        server.check_settings({name: 1}, flavour, version)
+    with pytest.raises(server_host.ServerError) as error:
+        server_options.check_settings({name: 1}, flavour, version)
     assert f"mysql_settings: {name} is not an option of {flavour} {version}" in str(error.value)
     assert advice in str(error.value)
 
@@ -262,11 +262,11 @@ def test_options_of_another_version_are_refused_with_the_right_name(flavour, ver
     ],
 )
 def test_options_that_this_version_has(flavour, version, name):
-    server.check_settings({name: 1}, flavour, version)
+    server_options.check_settings({name: 1}, flavour, version)
 
 
 def test_no_option_is_advised_that_is_refused_itself():
-    for flavour, rules in server.RETIRED.items():
+    for flavour, rules in server_options.RETIRED.items():
         for _since, advice in rules.values():
             for word in advice.replace(",", " ").replace(":", " ").split():
                 assert word not in rules, f"{flavour}: {advice}"
@@ -295,14 +295,14 @@ def test_no_option_is_advised_that_is_refused_itself():
     ],
 )
 def test_settings_that_are_refused(settings, told):
-    with pytest.raises(server.ServerError, match="mysql_settings") as error:
-        server.check_settings(settings, "mariadb", "10.11.18")
+    with pytest.raises(server_host.ServerError, match="mysql_settings") as error:
+        server_options.check_settings(settings, "mariadb", "10.11.18")
     assert told in str(error.value)
 
 
 def test_all_that_is_wrong_is_told_at_once():
-    with pytest.raises(server.ServerError) as error:
-        server.check_settings({"port": 1, "tx_isolation": 1, "sql_mode": []}, "mysql", "9.7.4")
+    with pytest.raises(server_host.ServerError) as error:
+        server_options.check_settings({"port": 1, "tx_isolation": 1, "sql_mode": []}, "mysql", "9.7.4")
     assert len(error.value.problems) == 3
 
 
@@ -311,7 +311,7 @@ def test_all_that_is_wrong_is_told_at_once():
     [(64, 64), ("64", 64), ("64M", 64 * 2**20), ("1g", 2**30), ("2.5", 2.5), ("-1", -1), ("7d", None), (True, None)],
 )
 def test_sizes(value, size):
-    assert server.number(value) == size
+    assert server_options.number(value) == size
 
 
 # What is computed
@@ -319,7 +319,7 @@ def test_sizes(value, size):
 
 @pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
 def test_what_every_server_gets(flavour):
-    options = server.compute(wishes(flavour))
+    options = server_options.compute(wishes(flavour))
     assert options["port"] == "8080"
     assert options["bind_address"] == "127.0.0.1,192.0.2.10"
     assert options["wait_timeout"] == options["interactive_timeout"] == "604800"
@@ -336,8 +336,10 @@ def test_what_every_server_gets(flavour):
 def test_nothing_computed_is_refused_as_a_setting(flavour):
     for version in VERSIONS[flavour]:
         own = {"port", "bind_address", "skip_name_resolve", "tcp_keepalive_time"}
-        options = server.compute(wishes(flavour, version=version))
-        server.check_settings({name: value for name, value in options.items() if name not in own}, flavour, version)
+        options = server_options.compute(wishes(flavour, version=version))
+        server_options.check_settings(
+            {name: value for name, value in options.items() if name not in own}, flavour, version
+        )
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,7 @@ def test_nothing_computed_is_refused_as_a_setting(flavour):
     ],
 )
 def test_memory(memory_mb, data_mb, pool_mb, redo_mb):
-    options = server.compute(wishes(memory_mb=memory_mb, data_mb=data_mb))
+    options = server_options.compute(wishes(memory_mb=memory_mb, data_mb=data_mb))
     assert int(options["innodb_buffer_pool_size"]) == pool_mb * 2**20
     assert int(options["innodb_log_file_size"]) == redo_mb * 2**20
     assert pool_mb <= max(128, memory_mb * 0.6)
@@ -360,11 +362,11 @@ def test_memory(memory_mb, data_mb, pool_mb, redo_mb):
 
 @pytest.mark.parametrize(("clients", "connections"), [(1, 151), (40, 151), (41, 153), (300, 930)])
 def test_connections(clients, connections):
-    assert server.compute(wishes(clients=clients))["max_connections"] == str(connections)
+    assert server_options.compute(wishes(clients=clients))["max_connections"] == str(connections)
 
 
 def test_settings_win_and_null_leaves_an_option_out():
-    options = server.compute(
+    options = server_options.compute(
         wishes(
             settings={
                 "wait-timeout": 60,
@@ -386,12 +388,12 @@ def test_settings_win_and_null_leaves_an_option_out():
 
 @pytest.mark.parametrize("name", ["log_bin", "skip_log_bin"])
 def test_whoever_speaks_of_the_binary_log_decides(name):
-    options = server.compute(wishes("mysql", settings={name: "binlog"}))
+    options = server_options.compute(wishes("mysql", settings={name: "binlog"}))
     assert "disable_log_bin" not in options
 
 
 def test_a_replicating_mysql_keeps_its_binary_log():
-    assert "disable_log_bin" not in server.compute(wishes("mysql"), [setting("log-bin = binlog")])
+    assert "disable_log_bin" not in server_options.compute(wishes("mysql"), [setting("log-bin = binlog")])
 
 
 @pytest.mark.parametrize(
@@ -405,15 +407,15 @@ def test_a_replicating_mysql_keeps_its_binary_log():
     ],
 )
 def test_limits_that_somebody_raised_stay_raised(line, name, value):
-    assert server.compute(wishes(), [setting(line)])[name] == value
+    assert server_options.compute(wishes(), [setting(line)])[name] == value
 
 
 def test_mysql_has_the_kernel_keep_connections_alive():
-    options = server.compute(wishes("mysql", settings={"tcp_keepalive_time": 240}))
-    own, keepalive = server.split_kernel(options, "mysql")
+    options = server_options.compute(wishes("mysql", settings={"tcp_keepalive_time": 240}))
+    own, keepalive = server_options.split_kernel(options, "mysql")
     assert "tcp_keepalive_time" not in own
     assert keepalive == "240"
-    assert server.split_kernel(server.compute(wishes()), "mariadb")[1] is None
+    assert server_options.split_kernel(server_options.compute(wishes()), "mariadb")[1] is None
 
 
 # Files
@@ -421,7 +423,7 @@ def test_mysql_has_the_kernel_keep_connections_alive():
 
 @pytest.mark.parametrize(("chosen", "announce"), [(MARIADB, True), (MARIADB, False), (MYSQL, True)])
 def test_the_files(chosen, announce):
-    files = server.files(chosen, server.compute(wishes(chosen["flavour"])), announce)
+    files = server.files(chosen, server_options.compute(wishes(chosen["flavour"])), announce)
     announces = announce and chosen["flavour"] == "mariadb"
     assert (server.VERSION_FILE in files[chosen["config_file"]]) == announces
     assert (server.ANNOUNCE_PROGRAM in files[server.drop_in_file(chosen["unit"])]) == announces
@@ -430,7 +432,7 @@ def test_the_files(chosen, announce):
 
 
 def test_an_option_file_says_what_was_computed():
-    options = server.compute(wishes(settings={"init_connect": 'SET NAMES utf8 # "now"', "plugin_dir": "C:\\x"}))
+    options = server_options.compute(wishes(settings={"init_connect": 'SET NAMES utf8 # "now"', "plugin_dir": "C:\\x"}))
     found = optionfiles.read_one(server.render(options, server.VERSION_FILE), "/x.cnf", frozenset({"mysqld"}))
     assert {line.name: line.value for line in found} == options
 
@@ -605,12 +607,12 @@ def test_why_a_server_did_not_start():
     ],
 )
 def test_spellings_of_one_value(one, other):
-    assert server.same(one, other)
+    assert server_options.same(one, other)
 
 
 @pytest.mark.parametrize(("one", "other"), [("64M", "64"), ("ON", "OFF"), ("ON", "2"), ("", "0"), ("a", "b")])
 def test_different_values(one, other):
-    assert not server.same(one, other)
+    assert not server_options.same(one, other)
 
 
 def changes(options, before, live, would_be=None, settled=()):
