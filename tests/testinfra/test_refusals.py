@@ -150,7 +150,9 @@ def refusals(site, lab, port_in_use, state, tmp_path_factory) -> tuple[Run, str,
         lists = lab.lists()
         if mistake.change:
             mistake.change(lists["peat_networks"], lists["peat_people"], lists["peat_projects"])
-        names[name] = {"ansible_host": lab.hosts[mistake.host]["address"], **lists, **mistake.variables}
+        files = {f"peat_{name}_dir": lab.server[name] for name in ("secrets", "sheets")}
+        address = {"ansible_host": lab.hosts[mistake.host]["address"]}
+        names[name] = address | files | lists | mistake.variables
     inventory = tmp_path_factory.mktemp("mistakes") / "hosts.yml"
     inventory.write_text(json.dumps({"mysql": {"children": {"mistakes": {"hosts": names}}}}))
     before = state()
