@@ -207,34 +207,42 @@ def wait_until_ready(name: str, values: dict, seconds: float = 60) -> None:
         say(f"{name} booted with failed units:\n{failed}")
 
 
-def up(hosts: dict[str, dict]) -> None:
-    public_key = ensure_ssh_key()
-    references = {image: build_image(image) for image in sorted({v["testhost_image"] for v in hosts.values()})}
-    fresh = []
-    for name, values in hosts.items():
-        container = container_of(name, values)
-        running = subprocess.run(
-            ["podman", "container", "inspect", "--format", "{{.State.Running}}", container],
-            text=True,
-            capture_output=True,
-        )
-        if running.returncode == 0:
-            if running.stdout.strip() != "true":
-                run("podman", "start", container, stdout=subprocess.DEVNULL)
-                fresh.append(name)
-            continue
+def start(name: str, values: dict, reference: str, public_key: str) -> bool:
+    """Boot a host that is not running; return whether it was not."""
+    container = container_of(name, values)
+    running = subprocess.run(
+        ["podman", "container", "inspect", "--format", "{{.State.Running}}", container], text=True, capture_output=True
+    )
+    if running.stdout.strip() == "true":
+        return False
+    if running.returncode == 0:
+        run("podman", "start", container, stdout=subprocess.DEVNULL)
+    else:
         ensure_network(values)
         # --privileged: systemd, nftables and sysctl of the host's own namespaces, as on a machine.
         run(
             "podman", "run", "--detach", f"--name={container}", f"--hostname={name}", "--systemd=always",
             "--privileged", "--pids-limit=-1", "--ulimit=nofile=20000:20000", "--ulimit=nproc=4096:4096",
             f"--network={network_of(values)}:ip={values['ansible_host']},ip={values['testhost_address6']}",
-            f"--label={LABEL}=host", references[values["testhost_image"]], stdout=subprocess.DEVNULL,
+            f"--label={LABEL}=host", reference, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        run("podman", "exec", "-i", container, "install", "-D", "-m", "600", "/dev/stdin",
-            "/root/.ssh/authorized_keys", input=public_key)  # fmt: skip
-        fresh.append(name)
-    for name in fresh:
+    authorize = ("install", "-D", "-m", "600", "/dev/stdin", "/root/.ssh/authorized_keys")
+    if subprocess.run(["podman", "exec", "-i", container, *authorize], text=True, input=public_key).returncode:
+        log = subprocess.run(["podman", "logs", "--tail=5", container], text=True, capture_output=True)
+        sys.exit(
+            f"hosts: {name} ({container}) ended while booting: {log.stdout}{log.stderr}\n"
+            "With many hosts at once, fs.inotify.max_user_instances (128 by default) may be what is short."
+        )
+    return True
+
+
+def up(hosts: dict[str, dict]) -> None:
+    public_key = ensure_ssh_key()
+    references = {image: build_image(image) for image in sorted({v["testhost_image"] for v in hosts.values()})}
+    started = [
+        name for name, values in hosts.items() if start(name, values, references[values["testhost_image"]], public_key)
+    ]
+    for name in started:
         wait_until_ready(name, hosts[name])
         say(f"{name} is up at {hosts[name]['ansible_host']}, {hosts[name]['testhost_address6']}")
 
