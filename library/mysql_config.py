@@ -196,7 +196,8 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
         candidate = host.candidate(chosen["packages"][0])
         known, version = candidate is not None, candidate or chosen["version"]
     unit = host.unit(chosen["unit"])
-    addresses = check(host, params, flavour, version, unit["MainPID"])
+    memory_mb = host.memory_mb()
+    addresses = check(host, params, flavour, version, unit["MainPID"], memory_mb)
 
     groups = optionfiles.server_groups(flavour, server_host.numbers(version))
     own_files = (path, server.VERSION_FILE)
@@ -208,7 +209,7 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
             port=params["port"],
             addresses=tuple(addresses),
             clients=params["clients"],
-            memory_mb=params["memory_mb"] or host.memory_mb(),
+            memory_mb=params["memory_mb"] or memory_mb,
             data_mb=params["data_mb"],
             settings=params["settings"],
         ),
@@ -235,7 +236,7 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
     )
     settings = with_candidate(groups, path, files[path])
     if present:
-        problems, plan.would_be = host.trial(chosen, settings)
+        problems, plan.would_be = host.trial(chosen, settings, own_options)
         if problems:
             raise server_host.ServerError(*(explained(chosen, text, settings) for text in problems))
         plan.socket = plan.would_be.get("socket") or plan.socket
@@ -245,12 +246,16 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
     return plan
 
 
-def check(host: Host, params: dict, flavour: str, version: str, pid: str) -> list[str]:
+def check(host: Host, params: dict, flavour: str, version: str, pid: str, memory_mb: int) -> list[str]:
     """Return the addresses to listen on; raise ServerError with all that the variables get wrong."""
     problems: list[str] = []
     addresses: list[str] = []
     try:
-        server_options.check_settings(params["settings"], flavour, version)
+        server_options.check_amounts(params, memory_mb)
+    except server_host.ServerError as error:
+        problems += error.problems
+    try:
+        server_options.check_settings(params["settings"], flavour, version, memory_mb)
     except server_host.ServerError as error:
         problems += error.problems
     try:
@@ -377,7 +382,11 @@ def apply(host: Host, plan: Plan) -> None:
                 running.set(change)
             verify(plan, running)
     except (HostError, sql.SqlError, OSError) as error:
-        raise HostError(f"{error}\n{put_back(host, plan)}") from error
+        try:
+            outcome = put_back(host, plan)
+        except (HostError, sql.SqlError, OSError) as second:
+            outcome = f"Putting back what was before failed too: {second}"
+        raise HostError(f"{error}\n{outcome}") from error
     finally:
         write(UNFINISHED, None)
     if plan.enable:
@@ -412,15 +421,17 @@ def put_back(host: Host, plan: Plan) -> str:
         if host.run("systemctl", "start", unit, ok=())[0]:
             return f"The old files are in place again, but {unit} does not start with them either."
         return "The old files are in place again and the server runs with them."
-    with Server(plan.chosen["flavour"], plan.socket) as running:
-        for change in plan.live:
-            running.set(server.reverse(change))
-    return "The old file and the old values are in place again."
+    if plan.live:
+        with Server(plan.chosen["flavour"], plan.socket) as running:
+            for change in plan.live:
+                running.set(server.reverse(change))
+    return "The old files and the old values are in place again."
 
 
 def verify(plan: Plan, running: Server) -> None:
     """Wait until the server has every value; InnoDB changes some in the background."""
     deadline = time.monotonic() + SECONDS_TO_ANSWER
+    # From here on the server has what the file says.
     write(UNFINISHED, None)
     while left := pending_changes(plan, running):
         if time.monotonic() > deadline:
@@ -490,6 +501,8 @@ def main() -> None:
     )
     host = Host(module.run_command)
     try:
+        if os.geteuid() != 0:
+            raise HostError("this takes root: set ansible_become, or ansible_user to root")
         plan = make_plan(module, host)
         if plan.changed and not module.check_mode:
             apply(host, plan)

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from . import optionfiles, server, server_host, sql
 from .server_options import MIB
@@ -22,6 +22,15 @@ SECONDS_TO_ANSWER = 30
 
 class HostError(Exception):
     """The host is not as it must be; the text says what to do."""
+
+
+class StatementError(HostError):
+    """The server refused a statement; ``number`` is its error number."""
+
+    def __init__(self, statement: str, number: int, words: str) -> None:
+        """Word what happened."""
+        super().__init__(f"{statement}: {words} ({number})")
+        self.number, self.words = number, words
 
 
 def text_of(path: str):
@@ -146,13 +155,12 @@ class Host:
                     f" {port}: choose another port, or stop that program"
                 )
 
-    def trial(self, chosen: dict, settings: list[optionfiles.Setting]) -> tuple[list[str], dict]:
+    def trial(self, chosen: dict, settings: list[optionfiles.Setting], own: Iterable[str]) -> tuple[list[str], dict]:
         """Have the server program try a configuration.
 
-        Returns its complaints and {variable: value} as they would be in force. Nothing of a
-        running server is touched: both programs only read.
+        Returns its errors, and its warnings about ``own`` options, and {variable: value} as they
+        would be in force. Nothing of a running server is touched: both programs only read.
         """
-        names = {setting.name for setting in settings}
         # In this folder because AppArmor lets MySQL read no other; root alone may read it.
         handle, path = tempfile.mkstemp(dir="/etc/mysql", prefix=".peat-trial-")
         try:
@@ -168,7 +176,7 @@ class Host:
                 code, out, words = self.run(*start, "--verbose", "--help", ok=())
         finally:
             os.remove(path)
-        found = server.complaints(words, names)
+        found = server.complaints(words, own)
         if code and not found:
             found = [words.strip().replace(path, "the configuration") or f"exit code {code}"]
         return found, server.effective(out)
@@ -236,10 +244,15 @@ class Server:
         self.connection.close()
 
     def rows(self, statement: str, values=None) -> list[tuple]:
-        """Run a statement and return its rows."""
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return list(cursor.fetchall())
+        """Run a statement and return its rows; raise StatementError."""
+        import pymysql  # known to be there: `sql.connect` used it
+
+        try:
+            with self.connection.cursor() as cursor:
+                cursor.execute(statement, values)
+                return list(cursor.fetchall())
+        except pymysql.err.MySQLError as error:
+            raise StatementError(statement, error.args[0], str(error.args[-1])) from error
 
     def variables(self) -> dict[str, str]:
         """Return {name: value} of the global variables."""
@@ -269,25 +282,18 @@ class Server:
         The statement sets a read-only variable as well, so the server refuses it as a whole; it
         names the first variable that it cannot set, and warns of a value that it would cut.
         """
-        import pymysql
-
         if change.variable is None:
             return False
         variable, value = server.assignment(change)
         try:
             self.rows(f"SET GLOBAL {variable} = %s, GLOBAL {NEVER_SET} = 1", (value,))
-        except pymysql.err.MySQLError as error:
-            refused_whole = error.args[0] == READ_ONLY and f"'{NEVER_SET}'" in error.args[1]
+        except StatementError as error:
+            refused_whole = error.number == READ_ONLY and f"'{NEVER_SET}'" in error.words
             cut = any(row[1] == TRUNCATED for row in self.rows("SHOW WARNINGS"))
             return refused_whole and not cut
         raise HostError(f"the server let its variable {NEVER_SET} be set")
 
     def set(self, change: server.Change) -> None:
         """Set a variable of the running server."""
-        import pymysql
-
         variable, value = server.assignment(change)
-        try:
-            self.rows(f"SET GLOBAL {variable} = %s", (value,))
-        except pymysql.err.MySQLError as error:
-            raise HostError(f"the server refuses {variable} = {value}: {error.args[-1]}") from error
+        self.rows(f"SET GLOBAL {variable} = %s", (value,))

@@ -187,7 +187,22 @@ _MAX_CONNECTIONS = 151
 _KERNEL_KEEPALIVE = "tcp_keepalive_time"
 
 
-def check_settings(settings: Mapping, flavour: str, version: str) -> None:
+def check_amounts(params: Mapping, memory_mb: int) -> None:
+    """Refuse numbers of the role's variables that a host with this memory cannot mean."""
+    problems = [
+        f"mysql_{name}: {params[name]} is less than nothing: use 0 or more"
+        for name in ("clients", "memory_mb", "data_mb")
+        if params[name] < 0
+    ]
+    if params["memory_mb"] > memory_mb:
+        problems.append(
+            f"mysql_memory_mb: {params['memory_mb']} is more than the {memory_mb} of this host: use that or less"
+        )
+    if problems:
+        raise ServerError(*problems)
+
+
+def check_settings(settings: Mapping, flavour: str, version: str, memory_mb: int) -> None:
     """Refuse `mysql_settings` that cannot be, with all reasons in one ServerError."""
     problems = []
     seen: dict[str, str] = {}
@@ -212,6 +227,8 @@ def check_settings(settings: Mapping, flavour: str, version: str) -> None:
         since, advice = RETIRED[flavour].get(name, (None, ""))
         if since is not None and numbers(version) >= since:
             problems.append(f"{where} is not an option of {flavour} {version}: {advice}")
+        if name == "innodb_buffer_pool_size" and (number(value) or 0) > memory_mb * MIB:
+            problems.append(f"{where}: {value} is more than the {memory_mb}M of this host: use less")
         least, reason = _LEAST.get(name, (0, ""))
         if least and value is not None and (number(value) or 0) < least:
             problems.append(f"{where}: {value} is less than {least // MIB}M: {reason}")
@@ -315,7 +332,7 @@ def split_kernel(options: Mapping, flavour: str) -> tuple[dict, str | None]:
     return own, options.get(_KERNEL_KEEPALIVE)
 
 
-_ON_OFF = {"on": "1", "true": "1", "yes": "1", "off": "0", "false": "0", "no": "0"}
+_ON_OFF = {"on": "1.0", "true": "1.0", "yes": "1.0", "off": "0.0", "false": "0.0", "no": "0.0"}
 
 
 def same(one: str | None, other: str | None) -> bool:
@@ -326,5 +343,4 @@ def same(one: str | None, other: str | None) -> bool:
         size = number(text)
         return _ON_OFF.get(text, text) if size is None else str(float(size))
 
-    texts = {normal(one), normal(other)}
-    return len(texts) == 1 or texts in ({"1", "1.0"}, {"0", "0.0"})
+    return normal(one) == normal(other)

@@ -243,7 +243,7 @@ def test_listeners_in_the_way(addresses, port, inodes):
 )
 def test_options_of_another_version_are_refused_with_the_right_name(flavour, version, name, advice):
     with pytest.raises(server_host.ServerError) as error:
-        server_options.check_settings({name: 1}, flavour, version)
+        server_options.check_settings({name: 1}, flavour, version, 4096)
     assert f"mysql_settings: {name} is not an option of {flavour} {version}" in str(error.value)
     assert advice in str(error.value)
 
@@ -262,7 +262,7 @@ def test_options_of_another_version_are_refused_with_the_right_name(flavour, ver
     ],
 )
 def test_options_that_this_version_has(flavour, version, name):
-    server_options.check_settings({name: 1}, flavour, version)
+    server_options.check_settings({name: 1}, flavour, version, 4096)
 
 
 def test_no_option_is_advised_that_is_refused_itself():
@@ -286,6 +286,7 @@ def test_no_option_is_advised_that_is_refused_itself():
         ({"disable_skip_grant_tables": True}, "let everybody in"),
         ({"max_allowed_packet": "16M"}, "16M is less than 64M"),
         ({"max_allowed_packet": 1024}, "1024 is less than 64M"),
+        ({"innodb_buffer_pool_size": "5G"}, "5G is more than the 4096M of this host"),
         ({"sql_mode": ["A", "B"]}, "the value is a list"),
         ({"sql_mode": {"A": 1}}, "the value is a mapping"),
         ({"init_connect": "SET NAMES utf8\nport = 1"}, "line break"),
@@ -296,13 +297,30 @@ def test_no_option_is_advised_that_is_refused_itself():
 )
 def test_settings_that_are_refused(settings, told):
     with pytest.raises(server_host.ServerError, match="mysql_settings") as error:
-        server_options.check_settings(settings, "mariadb", "10.11.18")
+        server_options.check_settings(settings, "mariadb", "10.11.18", 4096)
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "told"),
+    [
+        ({"clients": -1}, "mysql_clients: -1"),
+        ({"memory_mb": -1}, "mysql_memory_mb: -1"),
+        ({"memory_mb": 8192}, "mysql_memory_mb: 8192 is more than the 4096 of this host"),
+        ({"data_mb": -1}, "mysql_data_mb: -1"),
+    ],
+)
+def test_amounts_that_are_refused(amounts, told):
+    right = {"clients": 0, "memory_mb": 4096, "data_mb": 10**6}
+    server_options.check_amounts(right, 4096)
+    with pytest.raises(server_host.ServerError) as error:
+        server_options.check_amounts(right | amounts, 4096)
     assert told in str(error.value)
 
 
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(server_host.ServerError) as error:
-        server_options.check_settings({"port": 1, "tx_isolation": 1, "sql_mode": []}, "mysql", "9.7.4")
+        server_options.check_settings({"port": 1, "tx_isolation": 1, "sql_mode": []}, "mysql", "9.7.4", 4096)
     assert len(error.value.problems) == 3
 
 
@@ -337,9 +355,8 @@ def test_nothing_computed_is_refused_as_a_setting(flavour):
     for version in VERSIONS[flavour]:
         own = {"port", "bind_address", "skip_name_resolve", "tcp_keepalive_time"}
         options = server_options.compute(wishes(flavour, version=version))
-        server_options.check_settings(
-            {name: value for name, value in options.items() if name not in own}, flavour, version
-        )
+        others = {name: value for name, value in options.items() if name not in own}
+        server_options.check_settings(others, flavour, version, 4096)
 
 
 @pytest.mark.parametrize(
