@@ -24,7 +24,7 @@ options:
     description: The list of projects of the inventory; people and addresses in it are ignored.
     type: list
     elements: dict
-    required: true
+    default: []
     options:
       name:
         description: Name of the project and of its database.
@@ -48,10 +48,12 @@ options:
         description: Ignored here.
         type: list
         elements: raw
+        default: []
       read:
         description: Ignored here.
         type: list
         elements: raw
+        default: []
   procedures:
     description:
       - What the filter C(relstorage_procedures) returns for this server's version and projects.
@@ -130,6 +132,7 @@ from datetime import datetime, timezone
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.peat import schema
 from ansible.module_utils.peat.dump import DumpError, command, dump_path, write_dump
+from ansible.module_utils.peat.lab import argument_spec
 from ansible.module_utils.peat.sql import NoServer, SqlError, connect, quote_name
 
 SYSTEM_SCHEMAS = ("information_schema", "mysql", "performance_schema", "sys")
@@ -407,27 +410,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "login_unix_socket": {"type": "path", "default": "/run/mysqld/mysqld.sock"},
-            "projects": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "clients": {
-                        "type": "str",
-                        "choices": list(schema.GENERATIONS),
-                        "required": True,
-                    },
-                    "keep_history": {"type": "bool", "default": True},
-                    "state": {
-                        "type": "str",
-                        "choices": ["present", "frozen", "absent"],
-                        "default": "present",
-                    },
-                    "write": {"type": "list", "elements": "raw"},
-                    "read": {"type": "list", "elements": "raw"},
-                },
-            },
+            "projects": argument_spec()["projects"],
             "procedures": {"type": "dict", "default": {}},
             "state": {"type": "str", "choices": ["present", "absent", "validated"], "default": "present"},
             "confirm_absent": {"type": "list", "elements": "str", "default": []},

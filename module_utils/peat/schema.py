@@ -22,8 +22,6 @@ from dataclasses import dataclass, field, replace
 
 from .sql import literal, quote_name
 
-GENERATIONS = ("peat2", "relstorage4")
-
 # RelStorage 4 compares its procedures' comment and these two with what it expects.
 CHARSET, COLLATION = "utf8mb4", "utf8mb4_general_ci"
 PROCEDURE_SESSION = (
@@ -341,7 +339,7 @@ CREATE_VIEW = (
 class Identity:
     """What a database was recognised as.
 
-    ``generation`` is one of GENERATIONS, or None for anything no client of theirs can use;
+    ``generation`` is ``peat2`` or ``relstorage4``, or None for anything no client of theirs can use;
     ``text`` says it in words and ``remedy`` what to do about it.
     """
 
