@@ -315,7 +315,8 @@ def report_foreign(
         for setting in differ.replaced:
             if setting.path not in pristine:
                 ours = optionfiles.line_of(setting.name, wanted[setting.name])
-                module.warn(f"{setting} is replaced by {ours}; to keep it, add it to mysql_settings")
+                remedy = server_options.remedy(setting.name)
+                module.warn(f"{setting} is replaced by {ours}. To have it otherwise, {remedy}")
     return frozenset(setting.name for setting in differ.overriding)
 
 

@@ -36,6 +36,12 @@ _OWNED = {
     "init_file": "the role would not know what it does",
 }
 
+
+def remedy(name: str) -> str:
+    """Return how an administrator gets another value of an option."""
+    return _OWNED.get(name, "set it in mysql_settings")
+
+
 _ONLY_MARIADB = "MySQL has no such option"
 _ONLY_MYSQL = "MariaDB has no such option"
 _GONE = "it no longer exists"

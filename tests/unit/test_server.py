@@ -318,6 +318,13 @@ def test_amounts_that_are_refused(amounts, told):
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("bind_address", "set mysql_bind_addresses"), ("wait_timeout", "set it in mysql_settings")]
+)
+def test_how_to_have_another_value(name, text):
+    assert server_options.remedy(name) == text
+
+
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(server_host.ServerError) as error:
         server_options.check_settings({"port": 1, "tx_isolation": 1, "sql_mode": []}, "mysql", "9.7.4", 4096)
