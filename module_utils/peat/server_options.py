@@ -42,8 +42,8 @@ def remedy(name: str) -> str:
     return _OWNED.get(name, "set it in mysql_settings")
 
 
-_ONLY_MARIADB = "MySQL has no such option"
-_ONLY_MYSQL = "MariaDB has no such option"
+_ONLY_MARIADB = "only MariaDB has it"
+_ONLY_MYSQL = "only MySQL has it"
 _GONE = "it no longer exists"
 _REMOVED = "it does nothing any more"
 
