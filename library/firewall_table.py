@@ -246,7 +246,7 @@ def manage(module: AnsibleModule) -> dict:
         ruleset.State(host.live_table(), {path: read(path) for path in files}, unit_state(units)),
         ruleset.State(host.listed(text), files, WANTED_UNIT),
     )
-    ports = frontends.ports(ruleset.openings(wanted_ports))
+    ports = frontends.ports(wanted_ports)
     others = frontend_calls(host, units, ports)
     calls = [call for name in others for call in others[name]]
     changed = bool(plan.load or plan.write or plan.start or calls)
@@ -261,7 +261,8 @@ def manage(module: AnsibleModule) -> dict:
     told = "".join(f"{' '.join(call)}\n" for call in calls)
     return {
         "changed": changed,
-        "diff": {"before": plan.before, "after": plan.after + told},
+        # Thousands of addresses are not sent where nobody looks at them.
+        "diff": {"before": plan.before, "after": plan.after + told} if module._diff else {},
         "ssh_client": ssh.address if ssh else "",
         "other_firewalls": list(others),
     }

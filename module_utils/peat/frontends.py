@@ -8,9 +8,8 @@ here carries the name MARK, and nothing else is ever taken away.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-
-from .ruleset import Opening
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 MARK = "peat"
 RUNTIME: tuple[str, ...] = ()
@@ -20,9 +19,9 @@ _UFW_OWN = re.compile(rf"ufw allow (\d+/(?:tcp|udp)) comment '{MARK}'")
 _UFW_OPEN = re.compile(r"ufw allow (\d+(?:/(?:tcp|udp))?)(?: comment '.*')?")
 
 
-def ports(openings: Iterable[Opening]) -> list[str]:
-    """Return the openings as both programs write ports, ``8080/tcp``."""
-    return [f"{opening.port}/{opening.protocol}" for opening in openings]
+def ports(openings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the ports of openings, each once, as both programs write them: ``8080/tcp``."""
+    return list(dict.fromkeys(f"{opening['port']}/{opening['protocol']}" for opening in openings))
 
 
 def ufw_own(added: str) -> list[str]:
@@ -65,6 +64,8 @@ def firewalld_plan(
         if not wanted:
             return []
         call(PERMANENT, "--new-policy", MARK)
+    if wanted and not permanent:
+        # Also if a run that made the policy was interrupted; firewalld does not mind a repetition.
         call(PERMANENT, *policy, "--add-ingress-zone", "ANY")
         call(PERMANENT, *policy, "--add-egress-zone", "HOST")
     for scope, opened in ((PERMANENT, permanent or ()), (RUNTIME, runtime)):

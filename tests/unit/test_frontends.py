@@ -2,15 +2,14 @@
 
 import pytest
 from peat.frontends import firewalld_plan, ports, ufw_plan
-from peat.ruleset import openings
 
 HEADER = "Added user rules (see 'ufw status' for running firewall):\n"
 OURS = "ufw allow 8080/tcp comment 'peat'\n"
 
 
 def test_ports_are_written_as_both_programs_read_them():
-    managed = openings([{"port": 8080, "sources": []}, {"port": 53, "protocol": "udp", "sources": []}])
-    assert ports(managed) == ["53/udp", "8080/tcp"]
+    openings = [(8080, "tcp"), (53, "udp"), (8080, "tcp")]
+    assert ports({"port": port, "protocol": protocol} for port, protocol in openings) == ["8080/tcp", "53/udp"]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +69,18 @@ def test_firewalld_gets_a_policy_of_our_own_that_precedes_every_zone():
                 "--permanent --policy peat --remove-port 8080/tcp",
                 "--policy peat --add-port 8081/tcp",
                 "--policy peat --remove-port 8080/tcp",
+            ],
+        ),
+        # A run that made the policy was interrupted.
+        (
+            [],
+            None,
+            ["8080/tcp"],
+            [
+                "--permanent --policy peat --add-ingress-zone ANY",
+                "--permanent --policy peat --add-egress-zone HOST",
+                "--permanent --policy peat --add-port 8080/tcp",
+                "--reload",
             ],
         ),
         (["8080/tcp"], [], ["8080/tcp"], ["--policy peat --add-port 8080/tcp"]),
