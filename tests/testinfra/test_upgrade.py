@@ -23,7 +23,7 @@ def upgraded(server, sql, run_client) -> dict:
     before = {"version": sql("SELECT version()")[0][0], "accounts": accounts(sql)}
     assert before["version"].startswith("5.5.5-10.11."), before["version"]
 
-    server.check_output("sed -i s/bookworm/trixie/g /etc/apt/sources.list")
+    server.check_output("find /etc/apt -name '*.list' -exec sed -i s/bookworm/trixie/g {} +")
     server.check_output("apt-get -q update")
     server.check_output(f"{APT} full-upgrade")
     assert server.check_output(". /etc/os-release; echo $VERSION_CODENAME") == "trixie"
