@@ -1,6 +1,7 @@
 """The decisions about the server: what is refused, what is computed, what a running server needs."""
 
 import pathlib
+import subprocess
 
 import pytest
 import yaml
@@ -459,6 +460,36 @@ def test_an_option_file_says_what_was_computed():
     options = server_options.compute(wishes(settings={"init_connect": 'SET NAMES utf8 # "now"', "plugin_dir": "C:\\x"}))
     found = optionfiles.read_one(server.render(options, server.VERSION_FILE), "/x.cnf", frozenset({"mysqld"}))
     assert {line.name: line.value for line in found} == options
+
+
+@pytest.fixture
+def announce(tmp_path):
+    """Run the script that computes the announced version, for a server program that says `words`."""
+
+    def run(words):
+        script, program, target = (tmp_path / name for name in ("announce-version", "mariadbd", "version.cnf"))
+        script.write_text(server.ANNOUNCE_SCRIPT)
+        program.write_text(f'#!/bin/sh\n[ "$*" = "--no-defaults --version" ] && echo "{words}"\n')
+        program.chmod(0o755)
+        return subprocess.run(["sh", script, program, target]).returncode, target
+
+    return run
+
+
+def test_the_announced_version_is_computed_from_what_the_program_says(announce):
+    code, target = announce("mariadbd  Ver 11.8.6-MariaDB-0+deb13u1 from Debian for debian-linux-gnu on x86_64 (--)")
+    assert code == 0
+    (line,) = optionfiles.read_one(target.read_text(), str(target), frozenset({"mysqld"}))
+    assert (line.name, line.value) == ("version", "5.5.5-11.8.6-MariaDB")
+    assert line.value == server_host.announced("11.8.6", "mariadb", True)
+    # Readable for the server, writable for root alone.
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_nothing_is_announced_for_a_program_without_a_version(announce):
+    code, target = announce("Segmentation fault")
+    assert code != 0
+    assert not target.exists()
 
 
 @pytest.mark.parametrize(
