@@ -382,20 +382,20 @@ def test_a_run_killed_half_way_is_finished_by_the_next(access, server, sql, addr
     """Whatever exists in between has its password, and nothing beyond the list."""
     access([project("acc_ount", write=[by("ann", addresses[0])])])
     session = hold("ann", addresses[0])
-    people = [{"name": f"person{number}", "from": [addresses[1]]} for number in range(300)]
+    people = [{"name": f"person{number}", "from": [addresses[1]]} for number in range(150)]
     people += [{"name": name, "from": ["192.0.2.1"]} for name in PASSWORDS]
     passwords = {person["name"]: f"password of {person['name']}" for person in people}
     passwords.update(PASSWORDS)
-    projects = [project("acc_ount", write=[f"person{number}" for number in range(300)], read=[by("ann", addresses[0])])]
-    # The server itself ends the module at its 50th account, so that no timing decides.
+    projects = [project("acc_ount", write=[f"person{number}" for number in range(150)], read=[by("ann", addresses[0])])]
+    # The server itself ends the module at its 20th account, so that no timing decides.
     client = "mariadb" if server.exists("mariadb") else "mysql"
     query = "SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'person%'"
     count = f'{client} --batch --skip-column-names --execute="{query}"'
-    watch = f"while [ $({count}) -lt 50 ]; do :; done; pkill --signal KILL python3"
+    watch = f"while [ $({count}) -lt 20 ]; do :; done; pkill --signal KILL python3"
     assert server.run("systemd-run --quiet --collect --unit=peat-kill sh -c %s", watch).rc == 0
     failed = access(projects, people=people, passwords=passwords, fails=True)
     assert failed.get("msg") or failed.get("unreachable")
-    assert 50 <= int(sql(query)[0][0]) < 300
+    assert 20 <= int(sql(query)[0][0]) < 150
     assert sql("SELECT user FROM mysql.user WHERE user LIKE 'person%' AND authentication_string = ''") == []
     assert session() is None  # its rights have shrunk, and the killed run did not come to end it
     done = access(projects, people=people, passwords=passwords)
@@ -403,7 +403,7 @@ def test_a_run_killed_half_way_is_finished_by_the_next(access, server, sql, addr
     wait_until(session, "ann's session to end")
     again = access(projects, people=people, passwords=passwords)
     assert not again["changed"]
-    assert sql(query) == [["300"]]
+    assert sql(query) == [["150"]]
 
 
 # Errors
