@@ -164,14 +164,12 @@ def do_read(database, options):
 
 
 def do_dump(database, options):
-    """records: {name: {field: text}}, log: [[user, note]], newest first."""
+    """records: {name: {field: text}} with the columns people added, log: [[user, note]], newest first."""
     with step("read"):
         records = {}
         for name in database.getRecs():
             record = database.get(name)
-            records[name] = dict(
-                (field, record[field]) for field in record.keys() if isinstance(record[field], str)
-            )
+            records[name] = dict((field, record[field]) for field in database.getFields() if field in record)
     return {"records": records, "log": log_of(database)}
 
 

@@ -11,7 +11,8 @@ import json
 import pytest
 from conftest import REPOSITORY, put
 
-FIXTURE = REPOSITORY / "tests/fixtures/relstorage-1.4-history-preserving"
+FIXTURE = REPOSITORY / "tests/fixtures"
+NAME = "relstorage-1.4-history-preserving"
 
 BY_HAND = """
 [mysqld]
@@ -36,7 +37,7 @@ GRANT ALL PRIVILEGES ON `my_sandbox`.* TO nielsen@'10.9.8.7' IDENTIFIED BY 'old-
 GRANT ALL PRIVILEGES ON *.* TO root@'%' IDENTIFIED BY 'old-password';
 CREATE USER ''@'localhost';
 CREATE DATABASE test;
-GRANT ALL PRIVILEGES ON test.* TO ''@'%';
+GRANT ALL PRIVILEGES ON test.* TO ''@'localhost';
 CREATE DATABASE accounting;
 CREATE TABLE accounting.bills (id INT PRIMARY KEY, amount INT) ENGINE = InnoDB;
 INSERT INTO accounting.bills VALUES (1, 100), (2, 250);
@@ -52,13 +53,14 @@ def by_hand(server, run_client) -> dict:
     put(server, BY_HAND.encode(), "/etc/mysql/mariadb.conf.d/60-by-hand.cnf")
     server.check_output("systemctl restart mariadb")
     server.check_output("mariadb --execute='CREATE DATABASE hewlsample'")
-    put(server, FIXTURE.with_suffix(".sql.gz").read_bytes(), "/root/hewlsample.sql.gz")
+    put(server, (FIXTURE / f"{NAME}.sql.gz").read_bytes(), "/root/hewlsample.sql.gz")
     server.check_output("zcat /root/hewlsample.sql.gz | mariadb hewlsample")
     put(server, (RELSTORAGE_15 + ACCOUNTS).encode(), "/root/by-hand.sql")
     server.check_output("mariadb hewlsample < /root/by-hand.sql")
     found = run_client("peat2", "peat2", "dump", "farrell", "hewlsample", port=3306, password="old-password")
     assert found["ok"], found
-    assert {name: found[name] for name in ("records", "log")} == json.loads(FIXTURE.with_suffix(".json").read_text())
+    written = json.loads((FIXTURE / f"{NAME}.json").read_text())
+    assert {"records": found["records"], "log": found["log"]} == written
     return found
 
 
