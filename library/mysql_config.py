@@ -334,6 +334,7 @@ def compare_running(plan: Plan, check_mode: bool) -> None:
         plan.reasons = ["it was not configured by this role"]
         return
     with running:
+        server.check_persisted(plan.options, running.persisted())
         changes = pending_changes(plan, running)
         cannot_set = [change for change in changes if not running.can_set(change)]
         now = running.version()

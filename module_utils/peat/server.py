@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .optionfiles import Setting, line_of, normal_name
+from .server_host import ServerError
 from .server_options import number, same, split_kernel
 
 # Our files
@@ -118,6 +119,22 @@ def compare_foreign(settings: list[Setting], options: Mapping, path: str) -> For
         tuple(setting for index, setting in differing if index > position),
         tuple(setting for index, setting in differing if index < position),
     )
+
+
+def check_persisted(options: Mapping[str, str | None], persisted: Mapping[str, str]) -> None:
+    """Refuse what MySQL remembers otherwise than our file says: at the next start it would win."""
+    live = dict.fromkeys(persisted, "")
+    problems = []
+    for name, value in options.items():
+        variable, opposite = variable_of(name, live)
+        wanted = "OFF" if opposite else value
+        if variable and not same(persisted[variable], wanted):
+            problems.append(
+                f"{variable} = {persisted[variable]} was set with SET PERSIST and would win at the next start:"
+                f" run RESET PERSIST {variable}"
+            )
+    if problems:
+        raise ServerError(*problems)
 
 
 # What the server program says of a configuration

@@ -276,6 +276,12 @@ class Server:
             )
         return frozenset(row[0].lower() for row in self.rows(statement, (path,)))
 
+    def persisted(self) -> dict[str, str]:
+        """Return {name: value} of what SET PERSIST made MySQL remember, which wins over every file."""
+        if self.flavour == "mariadb":
+            return {}
+        return dict(self.rows("SELECT variable_name, variable_value FROM performance_schema.persisted_variables"))
+
     def can_set(self, change: server.Change) -> bool:
         """Tell whether a variable can take the value while the server runs, changing nothing.
 

@@ -300,6 +300,17 @@ def test_a_port_that_would_win_over_ours_is_refused(configure, foreign_file):
     assert "remove it" in run.failure
 
 
+def test_a_value_that_mysql_remembers_is_refused(configure, sql, only_mariadb):
+    if only_mariadb:  # remembers nothing
+        return
+    sql("SET PERSIST wait_timeout = 60")
+    run = configure()
+    sql("RESET PERSIST wait_timeout")
+    assert run.changed == []
+    assert "RESET PERSIST wait_timeout" in run.failure
+    assert configure().ok
+
+
 def test_a_root_that_cannot_use_the_socket_is_told_what_to_do(configure, server, flavour):
     assert configure().ok
     program = "mariadb" if flavour.unit == "mariadb" else "mysql"

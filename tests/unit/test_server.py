@@ -568,6 +568,13 @@ def test_what_other_files_say_differently():
     assert [str(line) for line in found.overriding] == ["port = 3306 (/z.cnf:5)"]
 
 
+def test_what_mysql_remembers_otherwise_is_refused():
+    options = {"wait_timeout": "604800", "disable_log_bin": None, "skip_name_resolve": None}
+    server.check_persisted(options, {"wait_timeout": "604800", "log_bin": "OFF", "long_query_time": "1"})
+    with pytest.raises(server_host.ServerError, match="RESET PERSIST wait_timeout"):
+        server.check_persisted(options, {"wait_timeout": "60"})
+
+
 # What the server programs say
 
 HELP = """\
