@@ -44,6 +44,10 @@ def person(name: str, **values) -> Callable:
     return lambda networks, people, projects: people.append({"name": name, "from": ["campus"]} | values)
 
 
+def option(name: str, value: str, remedy: str) -> Mistake:
+    return Mistake(None, f"mysql_settings: {name}", remedy, {"mysql_settings": {name: value}})
+
+
 def edit(name: str, **values) -> Callable:
     return lambda networks, people, projects: named(projects, name).update(values)
 
@@ -58,7 +62,9 @@ MISTAKES = {
     ),
     "wildcard-address": Mistake(network("192.0.2.%"), "192.0.2.%", "write 192.0.2.0/24"),
     "host-name": Mistake(network("lab.example.org"), "lab.example.org", "write the IP address"),
-    "ipv6-prefix-no-account-has": Mistake(network("2001:db8:1:2::/60"), "2001:db8:1:2::/60", "write"),
+    "ipv6-prefix-no-account-has": Mistake(
+        network("2001:db8:1:10::/60"), "2001:db8:1:10::/60 cannot be the host of an account", "2001:db8:1::/48"
+    ),
     "everywhere": Mistake(network("%"), "(campus)", "peat_allow_anywhere: true"),
     "all-of-ipv4": Mistake(network("0.0.0.0/0"), "0.0.0.0/0", "peat_allow_anywhere: true"),
     "link-local": Mistake(network("fe80::1"), "fe80::1", "link-local"),
@@ -102,18 +108,27 @@ MISTAKES = {
     # The server
     "port-in-use": Mistake(None, "8099", "mysql_port", {"mysql_port": 8099}),
     "port-out-of-range": Mistake(None, "70000", "mysql_port", {"mysql_port": 70000}),
-    "option-of-the-other-flavour": Mistake(
-        None, "innodb_redo_log_capacity", "innodb_log_file_size", {"mysql_settings": {"innodb_redo_log_capacity": "1G"}}
-    ),
-    "option-nobody-knows": Mistake(
-        None, "inodb_buffer_pool_size", "mysql_settings", {"mysql_settings": {"inodb_buffer_pool_size": "1G"}}
-    ),
-    "value-the-server-refuses": Mistake(
-        None, "innodb_flush_method", "mysql_settings", {"mysql_settings": {"innodb_flush_method": "sometimes"}}
-    ),
-    "flavour-the-release-lacks": Mistake(None, "mysql", "mysql_flavour", {"mysql_flavour": "mysql"}),
-    "unsupported-release": Mistake(None, "Debian 11", "Debian 12", host="peat2"),
+    "option-of-the-other-flavour": {
+        "mariadb": option("innodb_redo_log_capacity", "1G", "use innodb_log_file_size"),
+        "mysql": option("innodb_log_file_size", "1G", "use innodb_redo_log_capacity"),
+    },
+    "option-the-server-would-not-start-with": {
+        "mariadb": option("default_authentication_plugin", "caching_sha2_password", "only MySQL"),
+        "mysql": option("mysql_native_password", "ON", "mysql_settings"),
+    },
+    "option-nobody-knows": option("inodb_buffer_pool_size", "1G", "unknown variable"),
+    "value-the-server-refuses": option("innodb_flush_method", "sometimes", "setting value 'sometimes'"),
+    "other-flavour-than-installed": {
+        "mariadb": Mistake(None, "mariadb is installed", "set mysql_flavour to mariadb", {"mysql_flavour": "mysql"}),
+        "mysql": Mistake(None, "mysql is installed", "set mysql_flavour to mysql", {"mysql_flavour": "mariadb"}),
+    },
+    "unsupported-release": Mistake(None, "runs Debian 11", "supported are Debian", host="peat2"),
 }
+
+
+def mistake_of(name: str, flavour: str) -> Mistake:
+    mistake = MISTAKES[name]
+    return mistake if isinstance(mistake, Mistake) else mistake[flavour]
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +161,8 @@ def state(server) -> Callable[[], str]:
 def refusals(site, lab, port_in_use, state, tmp_path_factory) -> tuple[Run, str, str]:
     """site.yml with every mistake, each at a name of its own for the server; its state before and after."""
     names = {}
-    for name, mistake in MISTAKES.items():
-        lists = lab.lists()
+    for name in MISTAKES:
+        mistake, lists = mistake_of(name, lab.server["flavour"]), lab.lists()
         if mistake.change:
             mistake.change(lists["peat_networks"], lists["peat_people"], lists["peat_projects"])
         files = {f"peat_{name}_dir": lab.server[name] for name in ("secrets", "sheets")}
@@ -167,13 +182,13 @@ def test_the_server_is_as_it_was(refusals):
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_refused_before_anything_changes(refusals, name):
-    run, *_ = refusals
+def test_a_mistake_is_refused_before_anything_changes(refusals, lab, name):
+    (run, *_), mistake = refusals, mistake_of(name, lab.server["flavour"])
     numbers = run.report["stats"][name]
     assert (numbers["failures"], numbers["changed"], numbers["unreachable"]) == (1, 0, 0)
     message = run.failure_of(name)
-    assert MISTAKES[name].entry in message
-    assert MISTAKES[name].remedy in message
+    assert mistake.entry in message
+    assert mistake.remedy in message
 
 
 def test_all_mistakes_of_a_list_are_named_at_once(site, lab):
