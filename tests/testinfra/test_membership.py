@@ -28,8 +28,8 @@ def traveller(site, lab) -> dict:
 def before(traveller, run_client) -> dict:
     """What worked before: answers, and a loop of nielsen's that is still saving."""
     found = {
-        "traveller": run_client("stranger", "relstorage4", "open", "traveller", "modernhp"),
         "records": run_client("modern", "relstorage4", "add", "farrell", "modernhp", prefix="kept", records=3),
+        "traveller": run_client("stranger", "relstorage4", "open", "traveller", "modernhp"),
         "own": run_client("peat2", "peat2", "add", "farrell", "my_sandbox", prefix="kept", records=3),
         "hers": run_client("peat2", "peat2", "add", "nielsen", "my1sandbox", prefix="gone", records=3),
         "loop": run_client.loop(
@@ -61,7 +61,7 @@ def left(site, before, traveller, lab):
 
 
 def test_everybody_worked_before(before):
-    for name in ("traveller", "records", "own", "hers"):
+    for name in ("records", "traveller", "own", "hers"):
         assert before[name]["ok"], before[name]
 
 

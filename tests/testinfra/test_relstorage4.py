@@ -89,7 +89,8 @@ def test_a_reader_cannot_commit(use, unused):
     assert use("read", "guest", prefix=unused)["numbers"] == [1]
 
 
-def test_a_reader_cannot_pack(use):
+def test_a_reader_cannot_pack(use, unused):
+    assert use("add", prefix=unused)["ok"]
     answer = use("pack", "guest")
     assert not answer["ok"]
     assert answer["error"]["number"] == 1044
@@ -107,8 +108,9 @@ def test_a_person_reaches_only_the_declared_projects(run_client, driver):
 
 
 @pytest.mark.parametrize("project", ["modernhp"], indirect=True)
-def test_a_person_declared_for_one_address_reaches_the_server_from_there(use):
-    assert use("open", "visitor")["ok"]
+def test_a_person_declared_for_one_address_reaches_the_server_from_there(use, unused):
+    assert use("add", prefix=unused)["ok"]
+    assert use("read", "visitor", prefix=unused)["numbers"] == [1]
 
 
 @pytest.mark.parametrize("address", ["address", "address6"])

@@ -44,7 +44,8 @@ def test_no_secret_is_shown(move, lab):
 def test_clients_work_at_the_new_port(move, run_client):
     assert run_client("peat2", "peat2", "add", "farrell", "hewlsample", prefix="moved", port=NEW_PORT)["ok"]
     assert run_client("peat2", "peat2", "add", "newcomer", "newproject", port=NEW_PORT)["ok"]
-    assert run_client("modern", "relstorage4", "read", "guest", "modernhp", port=NEW_PORT)["ok"]
+    assert run_client("modern", "relstorage4", "add", "farrell", "modernhp", prefix="moved", port=NEW_PORT)["ok"]
+    assert run_client("modern", "relstorage4", "read", "guest", "modernhp", prefix="moved", port=NEW_PORT)["ok"]
 
 
 def test_nothing_listens_at_the_old_port(move, server, lab):
