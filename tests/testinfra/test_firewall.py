@@ -263,12 +263,13 @@ def test_replacing_the_table_lets_nobody_in(server, stranger, address, port, rol
     assert not seen
 
 
-def test_a_deleted_table_comes_back_with_the_next_run(server, stranger, address, port, role, site):
+def test_a_deleted_table_comes_back_with_the_next_run(server, stranger, lab, port, role, site):
     server.check_output("nft delete table inet peat")
     predicted, done = site(check=True), site()
     assert done.ok, done.failure
     assert predicted.changed == done.changed == [("server", TASK)]
-    assert knock(stranger, address, port) == "ConnectionRefusedError"
+    for family in ("address", "address6"):
+        assert knock(stranger, lab.server[family], port) == "ConnectionRefusedError"
 
 
 def test_a_table_that_was_changed_by_hand_is_put_back(server, lab, role, port):
