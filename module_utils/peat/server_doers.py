@@ -288,7 +288,7 @@ class Server:
         The statement sets a read-only variable as well, so the server refuses it as a whole; it
         names the first variable that it cannot set, and warns of a value that it would cut.
         """
-        if change.variable is None:
+        if change.variable in (None, NEVER_SET):
             return False
         variable, value = server.assignment(change)
         try:
