@@ -2,42 +2,89 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 NEW_PORT = 8081
 
+#: Run on the stranger: prints a port each time a connection to it was made.
+KNOCK = """
+import socket, sys, time
+server, ports, end = sys.argv[1], [int(port) for port in sys.argv[2:]], time.monotonic() + 300
+while time.monotonic() < end:
+    for port in ports:
+        try:
+            socket.create_connection((server, port), 0.5).close()
+            print(port, flush=True)
+        except OSError:
+            pass
+    time.sleep(0.02)
+"""
+
 
 @pytest.fixture(scope="module")
-def move(site, lab) -> dict:
+def knocking(stranger, lab):
+    """Tries both ports from outside the list, many times a second, while site.yml moves the server."""
+    unit, log = "peat-test-knock", "/run/peat-test-knock.log"
+
+    @contextlib.contextmanager
+    def knock() -> Iterator[list[str]]:
+        stranger.check_output(
+            f"rm -f {log} && systemd-run --quiet --collect --unit={unit} --property=StandardOutput=file:{log}"
+            " python3 -c %s %s %s %s",
+            KNOCK,
+            lab.server["address"],
+            str(lab.server["port"]),
+            str(NEW_PORT),
+        )
+        connections: list[str] = []
+        try:
+            yield connections
+        finally:
+            assert stranger.check_output("systemctl is-active %s", unit) == "active"
+            stranger.check_output("systemctl stop %s", unit)
+            connections += stranger.check_output("cat %s", log).split()
+
+    return knock
+
+
+@pytest.fixture(scope="module")
+def move(site, lab, knocking) -> dict:
     """Another port, another option, a project and a person more: foretold, done, and done again."""
     lists = lab.lists()
     lists["peat_people"].append({"name": "newcomer", "from": ["campus"]})
     lists["peat_projects"].append({"name": "newproject", "clients": "peat2", "write": ["newcomer"], "read": ["guest"]})
     variables = lists | {"mysql_port": NEW_PORT, "mysql_settings": {"lock_wait_timeout": 1234}}
-    return {
-        "foretold": site(variables, check=True),
-        "done": site(variables),
-        "again": site(variables),
-    }
+    foretold = site(variables, check=True)
+    with knocking() as connections:
+        done = site(variables)
+    return {"runs": {"foretold": foretold, "done": done, "again": site(variables)}, "connections": connections}
 
 
 def test_check_mode_foretells_exactly_what_is_done(move):
-    for run in move.values():
+    runs = move["runs"]
+    for run in runs.values():
         assert run.ok, run.failure
-    assert move["foretold"].changed == move["done"].changed != []
-    assert move["foretold"].diffs == move["done"].diffs
+    assert runs["foretold"].changed == runs["done"].changed != []
+    assert runs["foretold"].diffs == runs["done"].diffs
 
 
 def test_a_moved_server_is_left_alone_by_the_next_run(move):
-    assert move["again"].changed == []
+    assert move["runs"]["again"].changed == []
+
+
+def test_no_port_was_open_to_strangers_meanwhile(move):
+    """Neither the old one, with the server still on it, nor the new one."""
+    assert move["connections"] == []
 
 
 def test_no_secret_is_shown(move, lab):
     """Neither in a diff nor in a result, of people old and new."""
     for person in ("farrell", "guest", "newcomer"):
-        for run in move.values():
+        for run in move["runs"].values():
             assert lab.password(person) not in run.text
 
 
