@@ -30,14 +30,20 @@ def peat_problems(
 
 
 def peat_openings(
-    projects: Any, port: int | str, networks: Any, people: Any, allow_anywhere: Any = False
+    projects: Any,
+    port: int | str,
+    networks: Any,
+    people: Any,
+    allow_anywhere: Any = False,
+    moves_from: int | None = None,
 ) -> list[dict[str, Any]]:
     """Return what the firewall opens: the port, and the networks from which anybody has access.
 
-    The port is in the result without sources too: then nobody may reach it.
+    The port is in the result without sources too: then nobody may reach it. While a server moves
+    from another port, that one is guarded like the new one.
     """
-    lab = _load(networks, people, projects, allow_anywhere)
-    return [{"port": int(port), "sources": labs.openings(lab)}]
+    sources = labs.openings(_load(networks, people, projects, allow_anywhere))
+    return [{"port": number, "sources": sources} for number in (int(port), moves_from) if number]
 
 
 def peat_client_count(projects: Any, networks: Any, people: Any, allow_anywhere: Any = False) -> int:

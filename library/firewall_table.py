@@ -38,6 +38,14 @@ options:
       comment:
         description: Shown with the rule in C(nft list table inet peat).
         type: str
+  openings_before:
+    description:
+      - In check mode, the openings that an earlier task of the same run would have made; the
+        prediction starts from them.
+      - A server that moves to another port is guarded at both until it has moved.
+    type: list
+    elements: dict
+    default: []
   default_deny:
     description: Refuse whatever no opening accepts; ssh is then kept as O(admin_sources) says.
     type: bool
@@ -210,6 +218,7 @@ def main() -> None:
                     "comment": {"type": "str"},
                 },
             },
+            "openings_before": {"type": "list", "elements": "dict", "default": []},
             "default_deny": {"type": "bool", "default": False},
             "ssh_port": {"type": "int", "default": 22},
             "admin_sources": {"type": "list", "elements": "str", "default": []},
@@ -228,11 +237,14 @@ def manage(module: AnsibleModule) -> dict:
     """Make the host as the parameters say and return the module's result."""
     wanted_ports, default_deny = module.params["openings"], module.params["default_deny"]
     ssh = ssh_session()
-    managed = ruleset.openings(
-        wanted_ports, default_deny, module.params["ssh_port"], module.params["admin_sources"], ssh
-    )
-    text = ruleset.render(managed, default_deny)
+
+    def rendered(openings: list) -> str:
+        ssh_rule = (module.params["ssh_port"], module.params["admin_sources"], ssh)
+        return ruleset.render(ruleset.openings(openings, default_deny, *ssh_rule), default_deny)
+
+    text = rendered(wanted_ports)
     host = Host(module)
+    earlier = module.params["openings_before"] if module.check_mode else []
     if host.nft is None and not module.check_mode:
         raise FirewallError("nft is not installed: install the package nftables")
     nft = host.nft or NFT
@@ -243,7 +255,11 @@ def manage(module: AnsibleModule) -> dict:
     }
     units = host.units()
     plan = ruleset.plan(
-        ruleset.State(host.live_table(), {path: read(path) for path in files}, unit_state(units)),
+        ruleset.State(
+            host.listed(rendered(earlier)) if earlier else host.live_table(),
+            {path: read(path) for path in files},
+            unit_state(units),
+        ),
         ruleset.State(host.listed(text), files, WANTED_UNIT),
     )
     ports = frontends.ports(wanted_ports)

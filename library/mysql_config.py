@@ -87,6 +87,10 @@ pending:
   description: Whether something is to be done, packages included.
   type: bool
   returned: success
+moves_from:
+  description: The port that the running server listens on, if it is to be another.
+  type: int
+  returned: success
 restarted:
   description: Whether the server was, or would be, started or restarted.
   type: bool
@@ -147,6 +151,7 @@ class Plan:
     overridden: frozenset[str] = frozenset()
     live: list[server.Change] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    changes: list[server.Change] = field(default_factory=list)
 
     @property
     def path(self) -> str:
@@ -335,7 +340,7 @@ def compare_running(plan: Plan, check_mode: bool) -> None:
         return
     with running:
         server.check_persisted(plan.options, running.persisted())
-        changes = pending_changes(plan, running)
+        plan.changes = changes = pending_changes(plan, running)
         cannot_set = [change for change in changes if not running.can_set(change)]
         now = running.version()
     plan.reasons = [server.readable(change) for change in cannot_set]
@@ -479,6 +484,7 @@ def result_of(plan: Plan) -> dict:
         "missing_packages": plan.missing,
         "packages_known": plan.known,
         "pending": plan.changed or bool(plan.missing),
+        "moves_from": next((int(change.now) for change in plan.changes if change.variable == "port"), None),
         "restarted": bool(plan.reasons),
         "reasons": plan.reasons,
         "live": [server.readable(change) for change in plan.live],

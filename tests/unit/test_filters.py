@@ -50,6 +50,12 @@ def test_a_port_nobody_may_use_is_still_listed(filters):
     assert filters["peat_openings"]([], port="3306", **LISTS) == [{"port": 3306, "sources": []}]
 
 
+def test_a_moving_server_is_guarded_at_both_ports(filters):
+    openings = filters["peat_openings"](PROJECTS, port=8081, moves_from=8080, **LISTS)
+    assert [opening["port"] for opening in openings] == [8081, 8080]
+    assert openings[0]["sources"] == openings[1]["sources"] != []
+
+
 def test_client_count_is_pairs_and_at_least_one_per_person(filters):
     # farrell from three networks, nielsen from one (two projects), idle from nowhere
     assert filters["peat_client_count"](PROJECTS, **LISTS) == 5
