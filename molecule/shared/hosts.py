@@ -219,11 +219,13 @@ def start(name: str, values: dict, reference: str, public_key: str) -> bool:
         run("podman", "start", container, stdout=subprocess.DEVNULL)
     else:
         ensure_network(values)
+        # A remade host keeps its MAC address, or this machine would look for the old one for some seconds.
+        mac = "02:00:" + ":".join(f"{int(byte):02x}" for byte in values["ansible_host"].split("."))
         # --privileged: systemd, nftables and sysctl of the host's own namespaces, as on a machine.
         run(
             "podman", "run", "--detach", f"--name={container}", f"--hostname={name}", "--systemd=always",
             "--privileged", "--pids-limit=-1", "--ulimit=nofile=20000:20000", "--ulimit=nproc=4096:4096",
-            f"--network={network_of(values)}:ip={values['ansible_host']},ip={values['testhost_address6']}",
+            f"--network={network_of(values)}:ip={values['ansible_host']},ip={values['testhost_address6']},mac={mac}",
             f"--label={LABEL}=host", reference, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     authorize = ("install", "-D", "-m", "600", "/dev/stdin", "/root/.ssh/authorized_keys")

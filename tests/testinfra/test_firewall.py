@@ -331,7 +331,7 @@ def test_an_address_that_leaves_the_list_loses_its_open_connections(server, mode
     for host in (modern, peat2):
         host.check_output("touch %s", go)
     for talk in talks:
-        wait_until(lambda talk=talk: "second:" in talk.output(), "the end of the conversation", 5)
+        wait_until(lambda talk=talk: "second:" in talk.output(), "the end of the conversation")
     cut, stayed = "second: ConnectionResetError", "second: b'y'"
     assert [talk.output().splitlines()[1] for talk in talks] == [cut, cut, stayed, stayed]
 
