@@ -101,7 +101,7 @@ class Unit:
         self.host, self.name, self.log = host, name, f"/run/{name}.log"
         words = shlex.join(map(str, arguments))
         done = host.run(
-            f"systemd-run --quiet --collect --unit={name} --property=StandardOutput=truncate:{self.log}"
+            f"rm -f {self.log} && systemd-run --quiet --collect --unit={name} --property=StandardOutput=file:{self.log}"
             f" python3 -c %s {words}",
             program,
         )
