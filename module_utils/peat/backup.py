@@ -13,6 +13,13 @@ from typing import BinaryIO
 
 from .dump import DumpError
 
+#: How a complete dump ends, with comments and without, of mysqldump and mariadb-dump, and of phpMyAdmin.
+_ENDS = (
+    b"-- Dump completed",
+    b"/*!40111 SET SQL_NOTES=@OLD_SQL_NOTES",
+    b"/*M!100616 SET NOTE_VERBOSITY=@OLD_NOTE_VERBOSITY",
+    b"/*!40101 SET COLLATION_CONNECTION=@OLD_COLLATION_CONNECTION",
+)
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -26,7 +33,7 @@ def open_dump(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def check_backup(path: str, tables: Iterable[str], newest_tid: int | None) -> None:
+def check_backup(path: str, tables: Iterable[str], newest_tid: int | None = None) -> None:
     """Raise DumpError unless a dump is complete and holds the newest transaction.
 
     What a file holds is looked at, not its date: dates change when a file is copied. RelStorage numbers
@@ -49,8 +56,8 @@ def check_backup(path: str, tables: Iterable[str], newest_tid: int | None) -> No
         raise DumpError(f"{path} cannot be read: {error}") from error
     if missing:
         raise DumpError(f"{path} lacks the tables {', '.join(sorted(missing))}")
-    if not last.startswith(b"-- Dump completed"):
-        raise DumpError(f"{path} ends too early: the last line of a complete dump, `-- Dump completed`, is missing")
+    if not last.startswith(_ENDS):
+        raise DumpError(f"{path} ends too early: its last line is not the last one of a complete dump")
     if number:
         raise DumpError(f"{path} is older than the database: it lacks the newest transaction, {newest_tid}")
 
