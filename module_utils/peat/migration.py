@@ -567,13 +567,14 @@ def next_rows(rows: int, seconds: float, most: int, target: float = 1.0) -> int:
 def digest_columns(keep_history: bool) -> str:
     """Return the SELECT list of a portion's (rows, digest, bytes).
 
-    The digest is the exclusive or of 64 bits of each row's MD5; keys are unique, so no two rows cancel.
+    The digest is the exclusive or of 64 bits of each row's SHA-256 (MySQL 9.7 has no MD5 any more, and
+    MariaDB's is slower); keys are unique, so no two rows cancel.
     A state is hashed by itself first: a text made of it could exceed max_allowed_packet and become NULL.
     """
     # Binary, because columns and functions have different collations, which CONCAT refuses to mix.
-    texts = [*(["md5"] if keep_history else []), "MD5(state)"]
+    texts = [*(["md5"] if keep_history else []), "SHA2(state, 256)"]
     parts = ["zoid", "tid", *(f"CAST(COALESCE({text}, '-') AS BINARY)" for text in texts)]
-    row = f"CONV(LEFT(MD5(CONCAT_WS(',', {', '.join(parts)})), 16), 16, 10)"
+    row = f"CONV(LEFT(SHA2(CONCAT_WS(',', {', '.join(parts)}), 256), 16), 16, 10)"
     return f"COUNT(*), COALESCE(BIT_XOR(CAST({row} AS UNSIGNED)), 0), COALESCE(SUM(LENGTH(state)), 0)"
 
 

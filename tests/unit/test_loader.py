@@ -82,7 +82,7 @@ def insert(*rows: bytes) -> Insert:
 
 def test_rows_go_in_statements_that_the_server_accepts():
     head = b"INSERT INTO `transaction` (`tid`, `empty`) VALUES "
-    made = list(portions(insert(b"(1,0)", b"(2,0)", b"(3,0)"), ("tid", "empty"), len(head) + 11))
+    made = list(portions(insert(b"(1,0)", b"(2,0)", b"(3,0)"), ("tid", "empty"), len(head) + 12))
     assert made == [head + b"(1,0),(2,0)", head + b"(3,0)"]
 
 
