@@ -93,15 +93,19 @@ def read_database(cursor, name: str) -> schema.Database | None:
     )
 
 
-def read_sessions(cursor, name: str, own: Iterable[int] = ()) -> tuple[Session, ...]:
-    """Return the connections of others that use a database, those inside a transaction first."""
+def read_sessions(cursor, name: str, own: Iterable[int] = (), anywhere: bool = False) -> tuple[Session, ...]:
+    """Return the connections of others that use a database, those inside a transaction first.
+
+    anywhere: also those inside a transaction that named no database, or another one, when they connected.
+    """
     found = _rows(
         cursor,
         "SELECT p.id, p.user, p.host, p.time, p.command, p.info, t.trx_id IS NOT NULL"
         " FROM information_schema.processlist p"
         " LEFT JOIN information_schema.innodb_trx t ON t.trx_mysql_thread_id = p.id"
-        " WHERE p.db = %s ORDER BY t.trx_id IS NULL, p.id",
+        " WHERE p.db = %s OR (%s AND t.trx_id IS NOT NULL) ORDER BY t.trx_id IS NULL, p.id",
         name,
+        anywhere,
     )
     own = set(own)
     return tuple(
@@ -481,7 +485,7 @@ class Migrator:
                 if time.monotonic() < deadline and time.monotonic() - started < 5:
                     time.sleep(0.2)
                     continue
-                sessions = read_sessions(self.cursor, self.name, [self.id])
+                sessions = read_sessions(self.cursor, self.name, [self.id], anywhere=True)
                 raise MigrationError(
                     f"could not {what}: the table is in use by {'; '.join(map(str, sessions)) or 'somebody'}."
                     " Everything done so far stays and both old and new clients can read; close that client, or let"
