@@ -20,7 +20,16 @@ LIMIT = 30 * 24 * 3600
 #: Seconds between two looks; a line that did not change is not printed again.
 PAUSES = (0.2, 0.3, 0.5, 1, 1, 2)
 #: What the job adds to the module's result.
-_OF_THE_JOB = ("ansible_job_id", "results_file", "started", "finished", "stdout", "stdout_lines", "stderr", "stderr_lines")
+_OF_THE_JOB = (
+    "ansible_job_id",
+    "results_file",
+    "started",
+    "finished",
+    "stdout",
+    "stdout_lines",
+    "stderr",
+    "stderr_lines",
+)
 
 
 class ActionModule(ActionBase):
@@ -63,7 +72,11 @@ class ActionModule(ActionBase):
     def _job(self, job, mode, task_vars):
         return self._execute_module(
             module_name="ansible.legacy.async_status",
-            module_args={"jid": job, "mode": mode, "_async_dir": self.get_shell_option("async_dir", "~/.ansible_async")},
+            module_args={
+                "jid": job,
+                "mode": mode,
+                "_async_dir": self.get_shell_option("async_dir", "~/.ansible_async"),
+            },
             task_vars=task_vars,
         )
 

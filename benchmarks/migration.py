@@ -30,7 +30,8 @@ CREATE = """
 CREATE DATABASE {name};
 USE {name};
 CREATE TABLE {name}.transaction (tid BIGINT NOT NULL PRIMARY KEY, packed BOOLEAN NOT NULL DEFAULT FALSE,
-  empty BOOLEAN NOT NULL DEFAULT FALSE, username BLOB NOT NULL, description BLOB NOT NULL, extension BLOB) ENGINE=InnoDB;
+  empty BOOLEAN NOT NULL DEFAULT FALSE, username BLOB NOT NULL, description BLOB NOT NULL, extension BLOB)
+  ENGINE=InnoDB;
 INSERT INTO {name}.transaction SELECT 290000000000000000 + seq, 0, 0, 'user', 'note', NULL FROM seq_1_to_1000;
 CREATE TABLE {name}.new_oid (zoid BIGINT NOT NULL PRIMARY KEY AUTO_INCREMENT) ENGINE=MyISAM;
 INSERT INTO {name}.new_oid VALUES ({rows});
@@ -128,9 +129,11 @@ class Host:
         for inventory in inventories:
             argv += ["-i", inventory]
         values = json.loads(subprocess.check_output(argv))
-        key = pathlib.Path(values.get("ansible_ssh_private_key_file", "~/.cache/peat-server/id_ed25519")).expanduser()
+        own = "~/.cache/peat-server/id_ed25519"
+        key = pathlib.Path(values.get("ansible_ssh_private_key_file", own)).expanduser()
         self.ssh = ["ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-                    "-o", "LogLevel=ERROR", f"{values.get('ansible_user', 'root')}@{values['ansible_host']}"]  # fmt: skip
+                    "-o", "LogLevel=ERROR", f"{values.get('ansible_user', 'root')}@{values['ansible_host']}",
+                    ]  # fmt: skip
 
     def run(self, command: str, text: str | None = None) -> str:
         done = subprocess.run([*self.ssh, command], input=text, text=True, capture_output=True)
@@ -147,7 +150,9 @@ class Host:
         self.fresh()
         self.run("rm -f /tmp/bench-stop && cat > /tmp/bench-clients.py", CLIENTS)
         clients = subprocess.Popen(
-            [*self.ssh, f"python3 /tmp/bench-clients.py {name} {rows} /tmp/bench-stop {'writer' if writer else ''} -"], stdout=subprocess.PIPE, text=True
+            [*self.ssh, f"python3 /tmp/bench-clients.py {name} {rows} /tmp/bench-stop {'writer' if writer else ''} -"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         time.sleep(2)  # so that both are at work
         started = time.monotonic()
@@ -158,7 +163,9 @@ class Host:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=textwrap.dedent(__doc__), formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=textwrap.dedent(__doc__), formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("-i", "--inventory", action="append", required=True)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--bytes", type=int, default=2_000_000_000)

@@ -76,7 +76,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.peat import loader, schema
-from ansible.module_utils.peat.loader import LoadError, Loader
+from ansible.module_utils.peat.loader import Loader, LoadError
 from ansible.module_utils.peat.migration import MigrationError, Progress
 from ansible.module_utils.peat.migrator import Reporter, read_database, server_errors
 from ansible.module_utils.peat.sql import SqlError, connect, quote_name
@@ -107,7 +107,9 @@ def refuse_filled(cursor, project, found):
     if found is None or found.empty:
         return
     if not schema.looks_like_relstorage(found.tables):
-        raise LoadError(f"database {project} exists and is {schema.identify(found).text}: give the project another name")
+        raise LoadError(
+            f"database {project} exists and is {schema.identify(found).text}: give the project another name"
+        )
     cursor.execute(f"SELECT EXISTS(SELECT 1 FROM {quote_name(project)}.object_state)")
     if cursor.fetchone()[0]:
         raise LoadError(
@@ -169,7 +171,9 @@ def open_project(module, cursor, staging, fingerprint):
         cursor.execute(f"DROP DATABASE IF EXISTS {quote_name(project)}")
         charset = f"CHARACTER SET {schema.CHARSET} COLLATE {schema.COLLATION}"
         cursor.execute(f"CREATE DATABASE {quote_name(project)} {charset}")
-        moves = (f"{quote_name(staging)}.{quote_name(t)} TO {quote_name(project)}.{quote_name(t)}" for t in found.tables)
+        moves = (
+            f"{quote_name(staging)}.{quote_name(t)} TO {quote_name(project)}.{quote_name(t)}" for t in found.tables
+        )
         cursor.execute(f"RENAME TABLE {', '.join(moves)}")
     register(cursor, project, fingerprint, True)
     cursor.execute(f"DROP DATABASE IF EXISTS {quote_name(staging)}")

@@ -156,7 +156,9 @@ def _close(find, buffer: bytearray, closer: re.Pattern, at: int) -> int:
     while True:
         found = find(closer, at)
         if found is None:
-            raise DumpFormatError(f"a text that begins at {_start(bytes(buffer[max(at - 40, 0) : at + 20]))} does not end")
+            raise DumpFormatError(
+                f"a text that begins at {_start(bytes(buffer[max(at - 40, 0) : at + 20]))} does not end"
+            )
         at = found.end() + (1 if found.group() == b"\\" else 0)
         if found.group() != b"\\":
             # A doubled quote is two texts one after the other, for whoever looks for the end only.
@@ -228,9 +230,7 @@ def _value(statement: bytes, at: int) -> int:
         if end is None:
             raise DumpFormatError(f"a text does not end in {_start(statement)}")
         at = end.end()
-        if end.group() == b"\\":
-            at += 1
-        elif statement[at : at + 1] == quote:
+        if end.group() == b"\\" or statement[at : at + 1] == quote:
             at += 1
         else:
             break

@@ -240,7 +240,8 @@ def plan(facts: Facts, goal: str) -> Plan:
         )
     if status.release == "1.0":
         raise MigrationError(
-            f"{where}. Nothing was changed: dump it and load the dump with playbooks/import.yml, which makes right tables"
+            f"{where}. Nothing was changed: dump it and load the dump with playbooks/import.yml, which makes"
+            " right tables"
         )
     return {"migrated": _migrate, "downgraded": _downgrade, "repaired": _repair, "relstorage4": _modernise}[goal](
         facts, status, where
@@ -324,8 +325,8 @@ def _with_size(table: FoundTable, size: schema.Column) -> FoundTable:
 def _migrate(facts: Facts, status: Status, where: str) -> Plan:
     if status.release == "3/4" or status.stage == "half-done":
         raise MigrationError(
-            f"{where}. Nothing was changed: it is newer than RelStorage 1.5. If PEAT is to use it, state=repaired brings"
-            " it back"
+            f"{where}. Nothing was changed: it is newer than RelStorage 1.5. If PEAT is to use it, state=repaired"
+            " brings it back"
         )
     work = _Work(facts, status.keep_history, "peat2")
     if status.release == "1.5":

@@ -422,7 +422,9 @@ class Migrator:
 
     def _counts(self, facts: Facts) -> dict[str, int]:
         """Rows of the tables that hold what people stored, besides object_state, which is digested."""
-        return {t: self._count(t) for t in ("transaction", "current_object", "blob_chunk") if t in facts.database.tables}
+        return {
+            t: self._count(t) for t in ("transaction", "current_object", "blob_chunk") if t in facts.database.tables
+        }
 
     def _count(self, table: str) -> int:
         if not _rows(
@@ -529,7 +531,8 @@ class Migrator:
         condition, values = migration.within(portion, columns)
         ((rows, digest, bytes_),) = _rows(
             self.cursor,
-            f"SELECT {migration.digest_columns(keep_history)} FROM object_state FORCE INDEX (PRIMARY) WHERE {condition}",
+            f"SELECT {migration.digest_columns(keep_history)} FROM object_state FORCE INDEX (PRIMARY)"
+            f" WHERE {condition}",
             *values,
         )
         return Measured(rows, int(digest), int(bytes_))
@@ -613,5 +616,3 @@ def free_bytes(path: str) -> tuple[int, int]:
         path = os.path.dirname(path) or "/"
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize, os.stat(path).st_dev
-
-

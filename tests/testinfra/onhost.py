@@ -19,7 +19,7 @@ import ansible.release
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = "/usr/local/lib/peat-tests/modules"
 
-STARTER = '''
+STARTER = """
 import json, pathlib, resource, runpy, sys
 here = pathlib.Path(__file__).parent
 sys.path.insert(0, str(here))
@@ -31,7 +31,7 @@ try:
     runpy.run_path(str(here / (sys.argv[1] + ".py")), run_name="__main__")
 finally:
     print(json.dumps({"peak_kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
-'''
+"""
 
 
 def archive() -> bytes:

@@ -78,7 +78,9 @@ class Server:
 
     def content(self, database: str) -> str:
         """Everything in a database: definitions and rows, without what counts up by itself."""
-        dump = self.host.check_output(f"mariadb-dump --skip-comments --hex-blob --routines --order-by-primary {database}")
+        dump = self.host.check_output(
+            f"mariadb-dump --skip-comments --hex-blob --routines --order-by-primary {database}"
+        )
         return re.sub(r" AUTO_INCREMENT=\d+", "", dump)
 
     def release(self, database: str) -> tuple[str, str]:
@@ -217,7 +219,9 @@ GRANT ALL ON *.* TO 'evil'@'%';
 def as_mysql_5_0_wrote_it(text: str) -> bytes:
     """The fixture as mysqldump of 5.0 has it: TYPE, latin1, MyISAM for all, escaped bytes, no CHECK."""
     text = "".join(re.findall(r"(?:CREATE TABLE|INSERT INTO) .*?;\n", text, re.DOTALL))
-    text = re.sub(r"\) ENGINE=\w+((?: AUTO_INCREMENT=\d+)?) DEFAULT .*;", r") TYPE=MyISAM\1 DEFAULT CHARSET=latin1;", text)
+    text = re.sub(
+        r"\) ENGINE=\w+((?: AUTO_INCREMENT=\d+)?) DEFAULT .*;", r") TYPE=MyISAM\1 DEFAULT CHARSET=latin1;", text
+    )
     text = re.sub(r",\n  CONSTRAINT .*", "", text).replace(" COLLATE ascii_general_ci", "")
     escapes = {0: b"\\0", 10: b"\\n", 13: b"\\r", 92: b"\\\\", 39: b"\\'", 34: b'\\"', 26: b"\\Z"}
     head, tail = OLD_DUMP.encode().split(b"{tables}")
@@ -289,8 +293,9 @@ def test_migrating_again_changes_nothing_and_check_mode_is_exact(debian12, view)
 def test_sizes_are_right_and_unusual_rows_survive(debian12):
     debian12.old("broken1")
     debian12.sql(
-        "INSERT INTO object_state VALUES (5000, 291944468744298666, 0, NULL, NULL), (5001, 291944468744298666, 0, NULL, '')"
-        ", (5002, 291944468744298666, 0, REPEAT('a', 32), REPEAT('x', 5000000))",
+        "INSERT INTO object_state VALUES (5000, 291944468744298666, 0, NULL, NULL),"
+        " (5001, 291944468744298666, 0, NULL, ''),"
+        " (5002, 291944468744298666, 0, REPEAT('a', 32), REPEAT('x', 5000000))",
         "broken1",
     )
     done = debian12.migrated("broken1")
@@ -304,7 +309,9 @@ def test_sizes_are_right_and_unusual_rows_survive(debian12):
 def test_history_free_tables(debian12):
     debian12.old("freelab", fixture=FREE)
     before = debian12.sql("SELECT zoid, tid, SHA2(state, 256) FROM object_state ORDER BY zoid", "freelab")
-    debian12.sql("DROP TABLE object_refs_added; CREATE TABLE object_refs_added (tid BIGINT NOT NULL PRIMARY KEY)", "freelab")
+    debian12.sql(
+        "DROP TABLE object_refs_added; CREATE TABLE object_refs_added (tid BIGINT NOT NULL PRIMARY KEY)", "freelab"
+    )
     assert debian12.release("freelab") == ("1.4.0", "complete")
     assert debian12.migrated("freelab", backup="/root/free.sql.gz")["figures"]["wrong_sizes"] == 0
     assert debian12.release("freelab") == ("1.5", "complete")
@@ -419,7 +426,9 @@ def test_who_holds_the_table_is_named_and_the_rest_is_done_later(debian12):
     """Somebody looks at the table by its full name, inside a transaction that does not end."""
     debian12.old("broken1")
     sleeper = "START TRANSACTION; SELECT COUNT(*) FROM broken1.object_state; SELECT SLEEP(60)"
-    debian12.host.check_output(f"systemd-run --quiet --collect --unit=migration-reader mariadb --execute={shlex.quote(sleeper)}")
+    debian12.host.check_output(
+        f"systemd-run --quiet --collect --unit=migration-reader mariadb --execute={shlex.quote(sleeper)}"
+    )
     find = "SELECT id FROM information_schema.processlist WHERE state = 'User sleep'"
     ((reader,),) = wait_until(lambda: debian12.sql(find), "the reader")
     message = debian12.migrate("broken1", lock_wait=2)["msg"]
@@ -467,7 +476,7 @@ def test_the_module_is_killed_at_random_points(debian12, view):
         )
         debian12.host.run("set +m\n" + script + "wait")
         found = view(*names)
-        assert found == {name: seen for name in names}, f"after kill {done}"
+        assert found == dict.fromkeys(names, seen), f"after kill {done}"
         for name in names:
             stages.append(stage(debian12.migrated(name, lock_wait=30)))
             assert debian12.content(name) == wanted.replace("broken1", name)
@@ -493,7 +502,7 @@ def test_the_server_is_killed_at_random_points(debian12, view):
         debian12.host.check_output("systemctl reset-failed mariadb; systemctl start mariadb")
         wait_until(lambda: debian12.host.run("mariadb --execute='SELECT 1'").rc == 0, "the server to answer")
         found = view(*names)
-        assert found == {name: seen for name in names}, f"after kill {done}"
+        assert found == dict.fromkeys(names, seen), f"after kill {done}"
         for name in names:
             stages.append(stage(debian12.migrated(name)))
             assert debian12.content(name) == wanted.replace("broken1", name)
@@ -525,7 +534,8 @@ def test_repair_after_a_client_of_relstorage_4_changed_the_tables(debian12, peat
     wanted, seen = debian12.content("broken1"), view("broken1")
     address = lab.hosts["modern"]["address"]
     debian12.sql(
-        f"CREATE OR REPLACE USER 'wide'@'{address}' IDENTIFIED BY 'a long password'; GRANT ALL ON broken1.* TO 'wide'@'{address}'"
+        f"CREATE OR REPLACE USER 'wide'@'{address}' IDENTIFIED BY 'a long password';"
+        f"GRANT ALL ON broken1.* TO 'wide'@'{address}'"
     )
     run_client("modern", "relstorage4", "open", "wide", "broken1", password="a long password", create_schema=True,
                server=debian12.address)  # fmt: skip
@@ -562,6 +572,8 @@ def test_a_history_free_dump_becomes_a_project_of_relstorage_4(servers, run_clie
     """All the way: 1.4.2, 1.5, 4, accounts, and a current client on every server."""
     playbook("import", "-e", "import_project=oldfree", "-e", "import_dump=/root/free.sql.gz")
     for server in servers.values():
-        answer = run_client("modern", "relstorage4", "add", "farrell", "oldfree", server=server.address, history_free=True)
+        answer = run_client(
+            "modern", "relstorage4", "add", "farrell", "oldfree", server=server.address, history_free=True
+        )
         assert answer["ok"], answer
         assert server.sql("SELECT COUNT(*) > 101 FROM object_state", "oldfree") == [["1"]]

@@ -33,7 +33,7 @@ CREATE TABLE `object_state` (
 LOCK TABLES `object_state` WRITE;
 INSERT INTO `object_state` VALUES (1,2,NULL,'semi;colon \' quote '' and \\'),(3,-4,'x',0x00FF);
 UNLOCK TABLES;
-/*!50003 CREATE*/ /*!50017 DEFINER=`boss`@`gone`*/ /*!50003 TRIGGER t BEFORE INSERT ON object_state FOR EACH ROW SET @a=';' */;
+/*!50003 CREATE*/ /*!50017 DEFINER=`boss`@`gone`*/ /*!50003 TRIGGER t BEFORE INSERT ON t FOR EACH ROW SET @a=';' */;
 DELIMITER ;;
 CREATE DEFINER=`boss`@`gone` PROCEDURE `p`()
 BEGIN

@@ -105,7 +105,10 @@ def test_recognise(name):
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (facts({**old(), "object_state": replace(old()["object_state"], engine="MyISAM")}), "mixed engines: object_state"),
+        (
+            facts({**old(), "object_state": replace(old()["object_state"], engine="MyISAM")}),
+            "mixed engines: object_state",
+        ),
         (facts(tables("peat2"), highest_oid=17, next_oid_row=2), "new_oid is behind"),
         (facts(tables("relstorage4")), "0 rows instead of one"),
         (facts(old()), "in MyISAM"),
@@ -139,7 +142,14 @@ def test_migrated_is_the_layout_that_the_schema_module_makes(name):
 
 def test_every_way_goes_through_the_states_in_order():
     """What one step leaves is a state from which only the later steps are planned."""
-    assert [s.kind for s in m.plan(STATES["1.4"][0], "migrated").steps] == ["sql", "sql", "alter", "fill", "rebuild", "sql"]
+    assert [s.kind for s in m.plan(STATES["1.4"][0], "migrated").steps] == [
+        "sql",
+        "sql",
+        "alter",
+        "fill",
+        "rebuild",
+        "sql",
+    ]
     for name, kinds in {
         "added": ["fill", "rebuild", "sql"],
         "partly filled": ["fill", "rebuild", "sql"],
@@ -197,7 +207,7 @@ def test_blobs_cannot_go_back_to_1_4():
 
 def test_data_in_myisam_is_not_migrated_in_place():
     found = {**old(), "object_state": replace(old()["object_state"], engine="MyISAM")}
-    with pytest.raises(m.MigrationError, match="import.yml"):
+    with pytest.raises(m.MigrationError, match=r"import\.yml"):
         m.plan(facts(found), "migrated")
 
 
@@ -220,7 +230,8 @@ def test_relstorage4_ends_at_its_tables_with_one_lock_row(name, keep_history):
 
 
 @pytest.mark.parametrize(("highest", "next_row", "wanted"), [
-    (None, 1, None), (0, 1, None), (16, 2, None), (16, 1, 1), (17, 2, 2), (1599, 100, 100), (1600, 101, None), (5, None, 1),
+    (None, 1, None), (0, 1, None), (16, 2, None), (16, 1, 1), (17, 2, 2), (1599, 100, 100), (1600, 101, None),
+    (5, None, 1),
 ])  # fmt: skip
 def test_new_oid_must_be_ahead(highest, next_row, wanted):
     assert m.oid_row_wanted(facts({}, highest_oid=highest, next_oid_row=next_row)) == wanted
@@ -289,7 +300,9 @@ def test_portions_follow_the_time_they_take():
 
 
 def test_ledger_adds_up():
-    ledger = m.Ledger([(m.Portion(None, (1,)), m.Measured(2, 0b11, 10)), (m.Portion((1,), None), m.Measured(1, 0b01, 5))])
+    ledger = m.Ledger(
+        [(m.Portion(None, (1,)), m.Measured(2, 0b11, 10)), (m.Portion((1,), None), m.Measured(1, 0b01, 5))]
+    )
     assert ledger.total == m.Measured(3, 0b10, 15)
 
 
@@ -301,7 +314,9 @@ def test_progress_says_percent_speed_and_time_left():
     assert line == "fill: 25%, 500 of 2,000 rows, 50 rows/s, 30 s left"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (7300, "2 h 01 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (7300, "2 h 01 min")]
+)
 def test_duration(seconds, text):
     assert m.duration(seconds) == text
 
