@@ -448,7 +448,8 @@ class Migrator:
         import pymysql
 
         (statement,) = step.statements
-        progress = Progress(step.text, 100, time.monotonic(), unit="percent")
+        # Only MariaDB tells how far an ALTER TABLE is.
+        progress = Progress(step.text, 100 if self.mariadb else 0, time.monotonic(), unit="percent")
         ways = list(_WAYS[step.kind])
         while True:
             watcher = Watcher(self, progress)
