@@ -467,7 +467,7 @@ class Estimate:
 
 #: Bytes of object_state per second, from a run of benchmarks/migration.py on two cores; see
 #: docs/migrating.md. Only the order of magnitude is meant.
-RATES = {"dump": 15e6, "fill": 40e6, "rebuild": 45e6, "verify": 150e6}
+RATES = {"dump": 15e6, "fill": 60e6, "rebuild": 60e6, "verify": 150e6}
 # A moment for each statement that copies nothing.
 _PER_STEP = 0.1
 

@@ -535,8 +535,8 @@ def test_back_to_1_4_only_without_blobs(debian12, peat, view):
 
 def test_repair_after_a_client_of_relstorage_4_changed_the_tables(debian12, peat, view, run_client, lab):
     debian12.old("broken1")
-    debian12.migrated("broken1")
-    wanted, seen = debian12.content("broken1"), view("broken1")
+    digest = debian12.migrated("broken1")["figures"]["digest"]
+    seen = view("broken1")
     address = lab.hosts["modern"]["address"]
     debian12.sql(
         f"CREATE OR REPLACE USER 'wide'@'{address}' IDENTIFIED BY 'a long password';"
@@ -551,11 +551,16 @@ def test_repair_after_a_client_of_relstorage_4_changed_the_tables(debian12, peat
     broken = peat("add", "farrell", "broken1", prefix="no")
     debian12.sql("SET GLOBAL innodb_lock_wait_timeout = 50")
     assert not broken["ok"]
-    debian12.migrated("broken1", "repaired", backup=None)
+    # RelStorage 4 itself tidies up rows of new_oid and of current_object without a state.
+    changed = debian12.content("broken1")
+    repaired = debian12.migrated("broken1", "repaired", backup=None)
     debian12.sql(f"DROP USER 'wide'@'{address}'")
     assert debian12.release("broken1") == ("1.5", "complete")
     assert view("broken1") == seen
-    assert stored(wanted) <= stored(debian12.content("broken1"))
+    assert repaired["figures"]["digest"] == digest
+    assert stored(changed) - stored(debian12.content("broken1")) <= {"(0)"}, (
+        "more than the row of the commit lock is gone"
+    )
     assert peat("add", "farrell", "broken1", prefix="yes")["ok"]
 
 
