@@ -349,11 +349,10 @@ class Identity:
     remedy: str
 
 
-_MIGRATE_15 = (
-    "migrate it to the tables of RelStorage 1.5 first (state_size added, filled and made NOT NULL,"
-    " blob_chunk created), after a backup"
+_MIGRATE_15 = "bring it to the tables of RelStorage 1.5 with playbooks/migrate.yml (see docs/migrating.md)"
+_ONE_GENERATION = (
+    "bring it back to PEAT's tables with playbooks/migrate.yml and migrate_to=repaired, or restore it from a backup"
 )
-_ONE_GENERATION = "bring it back to one generation first, or restore it from a backup"
 _FOREIGN = "give the project another name, or remove what is in that database yourself"
 
 

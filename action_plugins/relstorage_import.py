@@ -1,0 +1,1 @@
+relstorage_migrate.py
