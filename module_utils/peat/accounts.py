@@ -443,29 +443,20 @@ def _unsettled_steps(old: State, changing: frozenset[str]) -> list[Step]:
 
 def _register(accounts: Iterable[Account]) -> list[Step]:
     """Return the step before the first CREATE USER: no account is ours without being known as ours."""
-    rows = sorted(accounts)
-    if not rows:
-        return []
-    values = ", ".join(f"({literal(account.user)}, {literal(account.host)})" for account in rows)
-    return [
-        Step(
-            f"INSERT INTO {REGISTRY}.managed_account VALUES {values}",
-            f"register {', '.join(map(str, rows))}",
-        )
-    ]
+    return _in_registry(accounts, f"INSERT INTO {REGISTRY}.managed_account VALUES {{rows}}", "register")
 
 
 def _forget(accounts: Iterable[Account]) -> list[Step]:
-    rows = sorted(accounts)
-    if not rows:
+    return _in_registry(accounts, f"DELETE FROM {REGISTRY}.managed_account WHERE (user, host) IN ({{rows}})", "forget")
+
+
+def _in_registry(accounts: Iterable[Account], statement: str, verb: str) -> list[Step]:
+    """Return the one step that does something to the rows of all these accounts; none without any."""
+    named = sorted(accounts)
+    if not named:
         return []
-    values = ", ".join(f"({literal(account.user)}, {literal(account.host)})" for account in rows)
-    return [
-        Step(
-            f"DELETE FROM {REGISTRY}.managed_account WHERE (user, host) IN ({values})",
-            f"forget {', '.join(map(str, rows))}",
-        )
-    ]
+    rows = ", ".join(f"({literal(account.user)}, {literal(account.host)})" for account in named)
+    return [Step(statement.replace("{rows}", rows), f"{verb} {', '.join(map(str, named))}")]
 
 
 def _clean_steps(old: State, new: State) -> list[Step]:
