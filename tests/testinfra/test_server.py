@@ -139,7 +139,7 @@ def test_memory_and_redo_log_fit_the_host(sql, flavour):
 
 
 def test_every_client_of_the_lab_gets_its_connections(sql, configure):
-    run = configure(check=True, mysql_clients=100)
+    run = configure(check=True, peat_clients=100)
     assert "max_connections: 151 -> 330" in run.output_of("options, unit and running server")[0]["live"]
     assert sql("SELECT @@max_connections") == [["151"]]
 
