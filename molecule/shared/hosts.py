@@ -146,6 +146,8 @@ def read_inventory(inventories: list[str]) -> dict[str, dict]:
     argv = [ansible_inventory, "--list"]
     for inventory in inventories:
         argv += ["-i", inventory]
+    # From anywhere: the repository's configuration keeps passwords beside an inventory from being read as hosts.
+    os.environ["ANSIBLE_CONFIG"] = str(HERE.parents[1] / "ansible.cfg")
     hostvars = json.loads(output(*argv))["_meta"]["hostvars"]
     hosts = {name: values for name, values in hostvars.items() if "testhost_image" in values}
     if not hosts:
