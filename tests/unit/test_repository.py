@@ -12,6 +12,7 @@ import sys
 import ansible_collections
 import pytest
 import yaml
+from peat.lab import load
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROLES = sorted(path.parent.name for path in ROOT.glob("roles/*/tasks"))
@@ -103,6 +104,13 @@ def test_every_scenario_has_networks_of_its_own():
     ]
     assert all(len(of_one) == 1 for of_one in networks)
     assert len(set().union(*networks)) == len(inventories)
+
+
+@pytest.mark.parametrize("inventory", ["example-lab", "demo"])
+def test_the_lists_to_copy_are_right(inventory):
+    variables = read(f"inventories/{inventory}/group_vars/all.yml")
+    lab = load(variables["peat_networks"], variables["peat_people"], variables["peat_projects"])
+    assert lab.matrix
 
 
 def test_support_table_names_the_images_that_scenarios_boot():
