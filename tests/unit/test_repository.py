@@ -66,6 +66,14 @@ def test_variable_tables_are_those_of_the_specs(role, tmp_path):
     assert (copy / "README.md").read_text() == (ROOT / "roles" / role / "README.md").read_text(), "run ./peat docs"
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_roles_have_the_licence_and_the_ansible_of_the_project(role):
+    meta = read(f"roles/{role}/meta/main.yml")["galaxy_info"]
+    assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "LICENSE").read_text()
+    assert meta["license"] == "GPL-3.0-or-later"
+    assert importlib.metadata.version("ansible-core").startswith(meta["min_ansible_version"] + ".")
+
+
 def test_galaxy_requirements_are_what_the_pinned_package_brings():
     bundled = pathlib.Path(next(iter(ansible_collections.__path__)))
     for collection in read("requirements.yml")["collections"]:
