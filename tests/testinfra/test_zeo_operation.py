@@ -1,0 +1,159 @@
+"""What an administrator of a ZEO server does, and what is done without them: logs, packs, backups, a restore."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import run_ansible, wait_until
+
+
+@pytest.fixture(scope="module")
+def host(hosts, zeo_name):
+    return hosts[zeo_name]
+
+
+@pytest.fixture
+def client(lab, run_client, zeo_name):
+    """client(command, **options) -> the answer of a session of a client of the server's generation."""
+    old = "peat2" in lab.hosts
+    options = {"server": lab.hosts[zeo_name]["address"], "port": lab.hosts[zeo_name]["port"], "backend": "zeo"}
+    if not old:
+        options["password"] = "none"
+
+    def session(command: str, **more) -> dict:
+        host, program = ("peat2", "peat2") if old else ("modern", "relstorage4")
+        answer = run_client(host, program, command, "farrell", "hewlsample", **options, **more)
+        assert answer["ok"], answer
+        return answer
+
+    return session
+
+
+def stored(client, prefix: str) -> int:
+    """Return how many records there are, all of them right."""
+    read = client("read", prefix=prefix)
+    assert read["wrong"] == []
+    return len(read.get("names") or read.get("numbers") or [])
+
+
+def scheduled(host, command: str) -> str:
+    """Return the shell words with which a job is run by itself; it must be scheduled."""
+    if host.file("/run/systemd/system").exists:
+        unit = f"zeo-maintenance@{command}"
+        assert host.check_output("systemctl is-enabled %s.timer", unit) == "enabled"
+        following = host.check_output("systemctl show --property=NextElapseUSecRealtime --value %s.timer", unit)
+        assert following, f"{unit}.timer has no next time"
+        return f"systemctl start {unit}"
+    lines = host.check_output("grep -h %s /etc/cron.d/zeo-maintenance", f"zeoctl {command}").splitlines()
+    assert len(lines) == 1
+    words = re.fullmatch(r"\d+ \d+ \* \* \* root (.*)", lines[0]).group(1)
+    assert host.run("pgrep -x cron").rc == 0, "cron does not run"
+    # As cron runs it: with next to nothing around.
+    return f"env -i PATH=/usr/bin:/bin sh -c '{words}'"
+
+
+def backups(host) -> list[tuple[str, str]]:
+    """(moment, kind) of the project's backups, oldest first."""
+    rows = [line.split("\t") for line in host.check_output("zeoctl backups").splitlines()]
+    return [(moment, kind) for project, moment, kind in rows if project == "hewlsample"]
+
+
+def test_zeoctl_needs_nothing_to_remember(host):
+    assert host.run("zeoctl status").rc == 0
+    assert "/etc/zeo/zeo.conf" in host.check_output("zeoctl show")
+    assert "usage: zeoctl" in host.run("zeoctl").stderr
+
+
+def test_logs_rotate_and_writing_goes_on(host, client):
+    log = "/var/log/zeo/zeo.log"
+    before = host.check_output("stat --format=%%i %s", log)
+    host.check_output("logrotate --force /etc/logrotate.d/zeo")
+    wait_until(lambda: host.file(log).exists, "a new log")
+    assert host.check_output("stat --format=%%i %s", log) != before
+    size, old = host.file(log).size, host.file(f"{log}.1").size
+    client("open")
+    wait_until(lambda: host.file(log).size > size, "the server to write to the new log")
+    assert host.file(f"{log}.1").size == old, "the server goes on writing to the old log"
+    assert host.file(log).user == "zeo"
+
+
+def test_maintenance_leaves_the_log_to_the_server(host):
+    """It runs as root: a log that it made, say just after a rotation, would keep the server from starting."""
+    log = "/var/log/zeo/zeo.log"
+    host.check_output("mv %s %s.away", log, log)
+    host.check_output("zeoctl backup && zeoctl verify && zeoctl pack")
+    assert not host.file(log).exists
+    host.check_output("mv %s.away %s", log, log)
+
+
+def test_history_is_packed_when_it_is_due(host, client, unused):
+    client("add", prefix=unused, records=10, commits=10)
+    client("undo", prefix=unused, first=3)
+    data = "/var/lib/zeo/hewlsample/Data.fs"
+    before = host.file(data).size
+    run = scheduled(host, "pack-due")
+    host.check_output("rm -rf /var/lib/zeo-packed")
+    host.check_output(run)
+    after = host.file(data).size
+    assert after < before
+    assert stored(client, unused) == 10
+    # Once is enough until it is due again.
+    client("undo", prefix=unused, first=3)
+    more = host.file(data).size
+    assert more > after
+    host.check_output(run)
+    assert host.file(data).size == more
+
+
+def test_backup_and_restore(host, client, lab, zeo_name, unused):
+    old = "peat2" in lab.hosts
+    client("add", prefix=unused, records=20, commits=4)
+    attached = client("attach" if old else "blob", prefix=f"file-{unused}")
+    host.check_output(scheduled(host, "backup"))
+    first = backups(host)[-1]
+    client("add", prefix=unused, first=21, records=5)
+    host.check_output("zeoctl backup")
+    assert backups(host)[-1] != first
+    assert backups(host)[-1][1] == "increment"
+    client("add", prefix=unused, first=26, records=5)
+
+    restored = host.check_output("zeoctl restore hewlsample")
+    assert re.search(r"\d+ transactions, \d+ records, [1-9]\d* blobs", restored)
+    assert host.run("zeoctl status").rc == 0
+    assert stored(client, unused) == 25
+    if old:
+        assert client("attachment", prefix=f"file-{unused}") == attached
+
+    options = (f"--limit={zeo_name}", "-e", "zeo_restore_project=hewlsample", "-e", f"zeo_restore_time={first[0]}")
+    code, _report, text = run_ansible("ansible-playbook", *options, "playbooks/zeo-restore.yml")
+    assert code == 0, text
+    assert stored(client, unused) == 20
+    # What the restores put aside is there, and no project of its own.
+    assert host.run("ls -d /var/lib/zeo/hewlsample.before-*").stdout.count("\n") >= 2
+    host.check_output("rm -r /var/lib/zeo/hewlsample.before-*")
+    assert client("add", prefix=unused, first=31, records=1)["ok"]
+
+
+@pytest.mark.parametrize("file", ["data/*.fsz", "blobs/*.blob"])
+def test_a_damaged_backup_is_found(host, file):
+    """And a restore of it changes nothing."""
+    folder, name = file.split("/")
+    last_set = host.check_output("ls -d /var/backups/peat-server/hewlsample/2* | tail -n 1")
+    newest = "find %s/%s -name %s -printf '%%T@ %%p\\n' | sort -n | tail -n 1 | cut -d' ' -f2"
+    file = host.check_output(newest, last_set, folder, name)
+    host.check_output("zeoctl verify hewlsample")
+    host.check_output("mv %s /run/damaged", file)
+    try:
+        serving = host.check_output("cat /run/zeo/zeo.pid")
+        assert host.run("zeoctl verify hewlsample").rc == 1
+        assert host.run("zeoctl restore hewlsample").rc == 1
+        assert host.check_output("cat /run/zeo/zeo.pid") == serving
+    finally:
+        host.check_output("mv /run/damaged %s", file)
+
+
+def test_backups_are_for_root_alone(host):
+    folder = host.file("/var/backups/peat-server/hewlsample")
+    assert (folder.user, folder.mode) == ("root", 0o700)
+    assert host.file("/etc/zeo-maintenance.json").mode == 0o600

@@ -1,0 +1,86 @@
+"""What a ZEO server cannot be is refused with the reason and the remedy, before anything is changed."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import wait_until
+
+INTRUDER_PORT = 8099
+
+
+@pytest.fixture(scope="module")
+def refused(site):
+    """refused(variables) -> the messages of a run that failed and changed nothing."""
+
+    def run(variables: dict) -> str:
+        done = site(variables, "--limit=server")
+        assert not done.ok
+        assert done.changed == []
+        return done.failure
+
+    return run
+
+
+@pytest.fixture
+def intruder(server):
+    """Some other program at a port."""
+    server.check_output(
+        f"setsid python3 -m http.server {INTRUDER_PORT} >/dev/null 2>&1 </dev/null & echo $! >/run/other"
+    )
+    wait_until(lambda: server.check_output(f"ss -Hltn sport = :{INTRUDER_PORT}"), "the other program to listen")
+    yield
+    server.check_output("kill $(cat /run/other)")
+
+
+@pytest.fixture
+def unmounted(server):
+    """A file system that is declared and not there."""
+    server.check_output("mkdir -p /srv/lab; echo 'LABEL=lab /srv/lab ext4 noauto 0 2 # test' >>/etc/fstab")
+    yield "/srv/lab"
+    server.check_output("sed -i '/# test$/d' /etc/fstab; rmdir /srv/lab")
+
+
+def test_generation_and_port(refused, lab, intruder):
+    """At once, each with what to do."""
+    lists = lab.lists()
+    for project in lists["peat_projects"]:
+        project["clients"] = "peat2"
+    said = refused({**lists, "zeo_port": INTRUDER_PORT})
+    assert "ZEO 4.3.1, which needs Python 2.7" in said and "name an interpreter" in said
+    assert f"port {INTRUDER_PORT} is in use by another program" in said and "http.server" in said
+
+
+def test_two_projects_in_one_folder(refused):
+    said = refused({"zeo_project_dirs": {"hewlsample": "/srv/one", "my_sandbox": "/srv/one"}})
+    assert "'hewlsample' and 'my_sandbox' have one folder, /srv/one" in said
+
+
+def test_a_folder_on_a_file_system_that_is_not_mounted(refused, unmounted):
+    said = refused({"zeo_project_dirs": {"hewlsample": f"{unmounted}/hewlsample"}})
+    assert "the file system /srv/lab of /etc/fstab, which is not mounted" in said
+
+
+def test_a_backend_that_is_none(refused, lab):
+    lists = lab.lists()
+    lists["peat_projects"][0]["backend"] = "sqlite"
+    said = refused(lists)
+    assert "hewlsample" in said and "backend is 'sqlite': write one of relstorage, zeo" in said
+
+
+def test_times_that_are_none(refused):
+    said = refused({"zeo_backup_time": "24:15", "zeo_pack_projects": [{"name": "hewlsample", "time": "noon"}]})
+    assert "24:15" in said and "noon" in said
+
+
+def test_packs_of_projects_that_are_none(refused):
+    assert "no_such_project" in refused({"zeo_pack_projects": [{"name": "no_such_project", "days": 1}]})
+
+
+def test_more_separation_than_zeo_has(refused, lab):
+    lists = lab.lists()
+    lists["peat_projects"][0]["write"] = ["farrell", {"person": "visitor", "from": ["modern-host"]}]
+    lists["peat_projects"][1]["write"] = ["nielsen"]
+    lists["peat_networks"].append({"name": "elsewhere", "addresses": ["192.0.2.0/24"]})
+    lists["peat_people"][1]["from"] = ["elsewhere"]
+    said = refused(lists)
+    assert "would also be open to" in said and "zeo_shared_access: true" in said

@@ -1,0 +1,104 @@
+"""ZEO 6 clients at servers that want a certificate of everybody."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+
+import pytest
+from conftest import put, zeo_names
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from test_zeo_current import (  # noqa: F401, with `security` of this module
+    test_a_second_session_reads_what_the_first_saved,
+    test_blobs_undo_and_pack,
+    test_ipv6,
+)
+
+FOLDER = "/etc/ssl/peat-tests"
+
+
+class Authority:
+    """A throwaway certificate authority."""
+
+    def __init__(self, name: str):
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        self.certificate = (
+            self._builder(self.name, self.key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(key)
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+        return builder.not_valid_after(now + datetime.timedelta(days=1)).add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key), critical=False
+        )
+
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, name: str, addresses: list[str], usage) -> tuple[bytes, bytes]:
+        """Return a certificate and its key, as PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        certificate = (
+            self._builder(subject, key.public_key())
+            .add_extension(x509.SubjectAlternativeName(names or [x509.DNSName(name)]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM), key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+
+@pytest.fixture(scope="module")
+def security(site, lab, hosts) -> dict:
+    """The options with which a client connects to servers that were told to use TLS."""
+    ours, other = Authority("Test lab"), Authority("Somebody else")
+    for name in zeo_names():
+        addresses = [lab.hosts[name]["address"], lab.hosts[name]["address6"]]
+        certificate, key = ours.issue(name, addresses, ExtendedKeyUsageOID.SERVER_AUTH)
+        for file, content in (("ca", ours.pem()), ("certificate", certificate), ("key", key)):
+            put(hosts[name], content, f"{FOLDER}/{file}.pem")
+        hosts[name].check_output("chown root:zeo %s/key.pem && chmod 640 %s/key.pem", FOLDER, FOLDER)
+    for authority, file in ((ours, "farrell"), (other, "intruder")):
+        put(
+            hosts["modern"],
+            b"".join(authority.issue(file, [], ExtendedKeyUsageOID.CLIENT_AUTH)),
+            f"{FOLDER}/{file}.pem",
+        )
+    put(hosts["modern"], ours.pem(), f"{FOLDER}/ca.pem")
+    variables = {f"zeo_tls_{file}": f"{FOLDER}/{file}.pem" for file in ("ca", "certificate", "key")}
+    run = site(variables)
+    assert run.ok, run.failure
+    return {"ca": f"{FOLDER}/ca.pem", "certificate": f"{FOLDER}/farrell.pem"}
+
+
+def test_without_a_certificate_of_the_authority_nobody_gets_in(program):
+    assert program("open")["ok"]
+    for change in ({"certificate": ""}, {"certificate": f"{FOLDER}/intruder.pem"}, {"ca": "", "certificate": ""}):
+        assert program("open", **change)["error"]["type"] == "ClientDisconnected"
+
+
+def test_a_second_run_changes_nothing(site, security):
+    run = site({f"zeo_tls_{file}": f"{FOLDER}/{file}.pem" for file in ("ca", "certificate", "key")})
+    assert run.ok, run.failure
+    assert run.changed == []
+
+
+def test_the_server_packs_and_its_key_is_kept(hosts, zeo_name, security):
+    """The maintenance program has a certificate of its own, which nobody else can read."""
+    hosts[zeo_name].check_output("zeoctl pack")
+    for file in ("/etc/zeo/maintenance.pem", f"{FOLDER}/key.pem"):
+        assert hosts[zeo_name].file(file).mode & 0o007 == 0
