@@ -7,11 +7,12 @@ DOCUMENTATION = r"""
 module: firewall_table
 short_description: Keep a server's own nftables table exactly as wanted
 description:
-  - Keeps table C(inet peat), its file, and the unit that loads it at boot. A port that is named in
-    O(openings) accepts only its sources and refuses everybody else at once; other ports are left
-    alone unless O(default_deny).
+  - Keeps table C(inet peat), its file, and the unit (without systemd, the init script) that loads it at
+    boot. A port that is named in O(openings) accepts only its sources and refuses everybody else at
+    once; other ports are left alone unless O(default_deny).
   - The table is compared as the kernel holds it, so what somebody added or deleted by hand is put
-    back. It is replaced in one step and never half loaded.
+    back. It is replaced in one step and never half loaded; where only a few sources differ, these alone
+    are changed, in one step as well, which no connected client notices.
   - An active ufw or firewalld is told to let the same ports through; the sources are kept in the
     table alone.
 options:
@@ -83,6 +84,7 @@ other_firewalls:
   returned: always
 """
 
+import glob
 import os
 import tempfile
 
@@ -92,7 +94,7 @@ from ansible.module_utils.peat import frontends, ruleset
 NFT = "/usr/sbin/nft"
 WANTED_UNIT = "enabled, active"
 # The lab's addresses are nobody's business; systemd wants to read its own files as anybody.
-MODES = {ruleset.FILE: 0o600, ruleset.UNIT_FILE: 0o644, ruleset.DROP_IN_FILE: 0o644}
+MODES = {ruleset.FILE: 0o600, ruleset.UNIT_FILE: 0o644, ruleset.DROP_IN_FILE: 0o644, ruleset.INIT_FILE: 0o755}
 
 
 class FirewallError(Exception):
@@ -107,6 +109,14 @@ class Host:
         self.module = module
         self.nft = module.get_bin_path("nft")
         self.ufw = module.get_bin_path("ufw")
+        self.systemd = os.path.isdir("/run/systemd/system")
+
+    def files(self, table: str) -> dict:
+        """Return the files that load a table at boot, by path."""
+        nft = self.nft or NFT
+        if not self.systemd:
+            return {ruleset.FILE: table, ruleset.INIT_FILE: ruleset.init_script(nft)}
+        return {ruleset.FILE: table, ruleset.UNIT_FILE: ruleset.unit(nft), ruleset.DROP_IN_FILE: ruleset.drop_in(nft)}
 
     def run(self, *argv: str, ok: tuple[int, ...] = (0,), data=None) -> tuple[int, str, str]:
         """Run a program; raise FirewallError with its own words for an unexpected exit code."""
@@ -139,8 +149,10 @@ class Host:
         script = f"{self.nft} -f - && {self.nft} -s list table {ruleset.TABLE}"
         return ruleset.flatten(self.run("unshare", "--net", "sh", "-c", script, data=text)[1])
 
-    def load(self, text: str) -> None:
-        """Replace the live table, in one transaction."""
+    def load(self, text: str, update: str, wanted: str) -> None:
+        """Make the live table the wanted one, in one transaction: by `update` where that works, else anew."""
+        if update and not self.run(self.nft, "-f", "-", data=update, ok=(0, 1))[0] and self.live_table() == wanted:
+            return
         self.run(self.nft, "-f", "-", data=text)
 
     def write(self, path: str, text: str) -> None:
@@ -156,6 +168,11 @@ class Host:
     def units(self) -> dict:
         """Return {unit: {property: value}} of our unit and of firewalld."""
         names = (ruleset.UNIT, "firewalld.service")
+        if not self.systemd:
+            enabled = "enabled" if glob.glob("/etc/rcS.d/S*peat-firewall") else "disabled"
+            # An init script is over when it has done its work; whether it did is seen in the table.
+            ours = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": enabled}
+            return {names[0]: ours, names[1]: {"ActiveState": "inactive"}}
         asked = "--property=LoadState,ActiveState,UnitFileState"
         out = self.run("systemctl", "show", asked, *names)[1]
         blocks = out.strip().split("\n\n")
@@ -247,27 +264,23 @@ def manage(module: AnsibleModule) -> dict:
     earlier = module.params["openings_before"] if module.check_mode else []
     if host.nft is None and not module.check_mode:
         raise FirewallError("nft is not installed: install the package nftables")
-    nft = host.nft or NFT
-    files = {
-        ruleset.FILE: text,
-        ruleset.UNIT_FILE: ruleset.unit(nft),
-        ruleset.DROP_IN_FILE: ruleset.drop_in(nft),
-    }
+    files = host.files(text)
     units = host.units()
+    wanted = ruleset.State(host.listed(text), files, WANTED_UNIT)
     plan = ruleset.plan(
         ruleset.State(
             host.listed(rendered(earlier)) if earlier else host.live_table(),
             {path: read(path) for path in files},
             unit_state(units),
         ),
-        ruleset.State(host.listed(text), files, WANTED_UNIT),
+        wanted,
     )
     ports = frontends.ports(wanted_ports)
     others = frontend_calls(host, units, ports)
     calls = [call for name in others for call in others[name]]
     changed = bool(plan.load or plan.write or plan.start or calls)
     if changed and not module.check_mode:
-        apply(host, plan, files, calls)
+        apply(host, plan, wanted, calls)
     for name in others:
         if others[name]:
             module.warn(
@@ -284,15 +297,18 @@ def manage(module: AnsibleModule) -> dict:
     }
 
 
-def apply(host: Host, plan: ruleset.Plan, files: dict, calls: list) -> None:
+def apply(host: Host, plan: ruleset.Plan, wanted: ruleset.State, calls: list) -> None:
     """Carry out a plan. The kernel comes first: if it refuses the table, nothing has changed."""
     if plan.load:
-        host.load(files[ruleset.FILE])
+        host.load(wanted.files[ruleset.FILE], plan.update, wanted.table)
     for path in plan.write:
-        host.write(path, files[path])
-    if set(plan.write) - {ruleset.FILE}:
+        host.write(path, wanted.files[path])
+    if not host.systemd:
+        if plan.start or ruleset.INIT_FILE in plan.write:
+            host.run("update-rc.d", "peat-firewall", "defaults")
+    elif set(plan.write) - {ruleset.FILE}:
         host.run("systemctl", "daemon-reload")
-    if plan.start or ruleset.UNIT_FILE in plan.write:
+    if host.systemd and (plan.start or ruleset.UNIT_FILE in plan.write):
         # Not `enable`: that would keep the links of what an older unit file said.
         host.run("systemctl", "reenable", ruleset.UNIT)
         host.run("systemctl", "start", ruleset.UNIT)

@@ -54,6 +54,28 @@ options:
     description: Whether MariaDB announces C(5.5.5-<version>-MariaDB).
     type: bool
     default: false
+  sandbox:
+    description:
+      - Whether the unit leaves the server only what it needs of the host. The folders it writes to follow from its
+        options.
+      - A changed unit restarts the server.
+    type: bool
+    default: true
+  tls_directory:
+    description: Directory with C(ca.crt), C(server.crt) and C(server.key); empty leaves TLS to the server.
+    type: str
+    default: ""
+  tls_fingerprint:
+    description:
+      - SHA-256 in hex of the certificate that clients are to be shown. If it is another one, the server reads the files
+        again without ending sessions.
+      - V(new) is one that is not made in check mode. Empty is not compared.
+    type: str
+    default: ""
+  tls_reload:
+    description: Whether the files have changed, so that they are read again even where the certificate is the same.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -74,6 +96,11 @@ server:
   sample:
     {flavour: mariadb, version: 10.11.18, announced_version: 5.5.5-10.11.18-MariaDB,
      socket: /run/mysqld/mysqld.sock}
+log:
+  description: Where the server logs, the unit in whose journal or the file.
+  type: dict
+  returned: success
+  sample: {unit: mariadb.service, file: ""}
 missing_packages:
   description: Packages to install before this module can do its work.
   type: list
@@ -97,6 +124,15 @@ restarted:
   returned: success
 reasons:
   description: Why it was.
+  type: list
+  elements: str
+  returned: success
+certificate_reloaded:
+  description: Whether the running server read, or would read, its certificate again.
+  type: bool
+  returned: success
+addresses:
+  description: Addresses by which clients on other machines call the server.
   type: list
   elements: str
   returned: success
@@ -136,8 +172,10 @@ class Plan:
     version: str
     options: dict
     addresses: list[str]
+    reachable: list[str]
     port: int
     announce: bool
+    sandbox: bool
     announced: str
     socket: str
     missing: list[str]
@@ -146,6 +184,8 @@ class Plan:
     files: dict
     before: dict
     keepalive: tuple
+    fingerprint: str = ""
+    reload: bool = False
     log: str = ""
     would_be: dict = field(default_factory=dict)
     overridden: frozenset[str] = frozenset()
@@ -181,7 +221,7 @@ class Plan:
     @property
     def changed(self) -> bool:
         """Whether anything is to be done."""
-        return bool(self.writes or self.live or self.reasons or self.enable or self.set_kernel)
+        return bool(self.writes or self.live or self.reasons or self.reload or self.enable or self.set_kernel)
 
 
 def make_plan(module: AnsibleModule, host: Host) -> Plan:
@@ -217,19 +257,27 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
             memory_mb=params["memory_mb"] or memory_mb,
             data_mb=params["data_mb"],
             settings=params["settings"],
+            tls_directory=params["tls_directory"],
         ),
         others,
     )
     announce = params["announce_version"] and flavour == "mariadb"
-    files = server.files(chosen, options, announce)
+
+    def files_for(would_be: dict) -> dict:
+        folders = server.writable(flavour, would_be) if params["sandbox"] else None
+        return server.files(chosen, options, announce, folders)
+
+    files = files_for({})
     own_options, keepalive = server_options.split_kernel(options, flavour)
     plan = Plan(
         chosen=chosen,
         version=version,
         options=own_options,
         addresses=addresses,
+        reachable=server_host.reachable(addresses, host.interfaces()),
         port=params["port"],
         announce=announce,
+        sandbox=params["sandbox"],
         announced=server_host.announced(version, flavour, announce),
         socket=chosen["socket"],
         missing=missing,
@@ -238,6 +286,7 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
         files=files,
         before={name: text_of(name) for name in files},
         keepalive=(keepalive and (text_of(KEEPALIVE) or "").strip(), keepalive),
+        fingerprint=params["tls_fingerprint"],
     )
     settings = with_candidate(groups, path, files[path])
     if present:
@@ -245,9 +294,10 @@ def make_plan(module: AnsibleModule, host: Host) -> Plan:
         if problems:
             raise server_host.ServerError(*(explained(chosen, text, settings) for text in problems))
         plan.socket = plan.would_be.get("socket") or plan.socket
+        plan.files = files_for(plan.would_be)
     plan.log = {setting.name: setting.value for setting in settings}.get("log_error") or ""
     plan.overridden = report_foreign(module, host, plan, settings)
-    compare_running(plan, module.check_mode)
+    compare_running(plan, module.check_mode, params["tls_reload"])
     return plan
 
 
@@ -325,7 +375,7 @@ def report_foreign(
     return frozenset(setting.name for setting in differ.overriding)
 
 
-def compare_running(plan: Plan, check_mode: bool) -> None:
+def compare_running(plan: Plan, check_mode: bool, reload: bool) -> None:
     """Complete the plan with what the running server needs."""
     if not plan.running:
         plan.reasons = ["it does not run"]
@@ -341,6 +391,7 @@ def compare_running(plan: Plan, check_mode: bool) -> None:
     with running:
         server.check_persisted(plan.options, running.persisted())
         plan.changes = changes = pending_changes(plan, running)
+        another = bool(plan.fingerprint) and running.certificate() != plan.fingerprint
         cannot_set = [change for change in changes if not running.can_set(change)]
         now = running.version()
     plan.reasons = [server.readable(change) for change in cannot_set]
@@ -348,8 +399,16 @@ def compare_running(plan: Plan, check_mode: bool) -> None:
         plan.reasons.append(f"version: {now} -> {plan.announced}")
     else:
         plan.announced = now
-    if not plan.reasons:
-        plan.live = changes
+    unit_file = server.drop_in_file(plan.chosen["unit"])
+    if unit_file in plan.writes or (plan.sandbox and not confined(plan.unit["MainPID"])):
+        plan.reasons.append("its unit changed")
+    if not plan.reasons:  # it reads its certificate when it starts
+        plan.live, plan.reload = changes, another or reload
+
+
+def confined(pid: str) -> bool:
+    """Tell whether a process has the sandbox; a run may have been killed before the restart."""
+    return "\nNoNewPrivs:\t1\n" in (text_of(f"/proc/{pid}/status") or "")
 
 
 def pending_changes(plan: Plan, running: Server) -> list[server.Change]:
@@ -387,6 +446,8 @@ def apply(host: Host, plan: Plan) -> None:
         with Server(plan.chosen["flavour"], plan.socket) as running:
             for change in plan.live:
                 running.set(change)
+            if plan.reload:
+                running.reload_certificate()
             verify(plan, running)
     except (HostError, sql.SqlError, OSError) as error:
         try:
@@ -446,6 +507,8 @@ def verify(plan: Plan, running: Server) -> None:
             raise HostError(f"the server does not take a value: {texts}")
         time.sleep(0.1)
     plan.announced = running.version()
+    if plan.fingerprint and running.certificate() != plan.fingerprint:
+        raise HostError(f"the server shows another certificate than {plan.options.get('ssl_cert')}")
 
 
 def result_of(plan: Plan) -> dict:
@@ -463,6 +526,8 @@ def result_of(plan: Plan) -> dict:
     if plan.set_kernel:
         name = "net.ipv4.tcp_keepalive_time"
         doings.append((f"{name} = {plan.keepalive[0]}", f"{name} = {plan.keepalive[1]}"))
+    if plan.reload:
+        doings.append(("another certificate", f"the certificate in {plan.options.get('ssl_cert')}"))
     if plan.reasons:
         state = "running" if plan.running else "stopped"
         doings.append((state, f"restarted, because {'; '.join(plan.reasons)}"))
@@ -481,10 +546,13 @@ def result_of(plan: Plan) -> dict:
             "announced_version": plan.announced,
             "socket": plan.socket,
         },
+        "log": {"unit": plan.chosen["unit"], "file": plan.log},
         "missing_packages": plan.missing,
         "packages_known": plan.known,
         "pending": plan.changed or bool(plan.missing),
         "moves_from": next((int(change.now) for change in plan.changes if change.variable == "port"), None),
+        "addresses": plan.reachable,
+        "certificate_reloaded": plan.reload,
         "restarted": bool(plan.reasons),
         "reasons": plan.reasons,
         "live": [server.readable(change) for change in plan.live],
@@ -504,6 +572,10 @@ def main() -> None:
             "data_mb": {"type": "int", "default": 0},
             "settings": {"type": "dict", "default": {}},
             "announce_version": {"type": "bool", "default": False},
+            "sandbox": {"type": "bool", "default": True},
+            "tls_directory": {"type": "str", "default": ""},
+            "tls_fingerprint": {"type": "str", "default": ""},
+            "tls_reload": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: peat_sheets
-short_description: Write one connection sheet per person
+short_description: Write one connection sheet per person, as text and as a page
 description:
-  - Writes C(NAME.txt) for each person with everything a PEAT or RelStorage client asks for, readable by its owner only.
+  - Writes C(NAME.txt) and, as a page to open or print, C(NAME.html) for each person with everything a PEAT or
+    RelStorage client asks for, readable by its owner only.
   - Removes sheets of people who are no longer listed. Files this module did not write are left alone.
   - Meant to run on the controller (C(delegate_to=localhost)). Each server has a directory of its own.
 options:
@@ -23,6 +24,18 @@ options:
     description: The port of the server.
     type: int
     required: true
+  forwarder_port:
+    description: The port of the server's forwarder, for people who come through it.
+    type: int
+    default: 8081
+  zeo_port:
+    description: Port of ZEO, for projects with C(backend=zeo).
+    type: int
+    default: 8090
+  zeo_tls:
+    description: Whether ZEO asks clients for a certificate.
+    type: bool
+    default: false
   passwords:
     description: The password of each person by name, null where it is not generated yet.
     type: dict
@@ -98,7 +111,7 @@ def read(directory: str) -> dict[str, str]:
     texts = {}
     for name in sorted(os.listdir(directory)):
         path = os.path.join(directory, name)
-        if name.endswith(sheets.SUFFIX) and os.path.isfile(path):
+        if name.endswith(sheets.SUFFIXES) and os.path.isfile(path):
             with open(path, encoding="utf-8", errors="replace") as file:
                 texts[name] = file.read()
     return texts
@@ -142,6 +155,9 @@ def main() -> None:
             "dest": {"type": "path", "required": True},
             "address": {"type": "str", "required": True},
             "port": {"type": "int", "required": True},
+            "forwarder_port": {"type": "int", "default": 8081},
+            "zeo_port": {"type": "int", "default": 8090},
+            "zeo_tls": {"type": "bool", "default": False},
             "passwords": {"type": "dict", "required": True, "no_log": True},
         },
         supports_check_mode=True,
@@ -150,7 +166,8 @@ def main() -> None:
     directory = params["dest"]
     try:
         lab = load(params["networks"], params["people"], params["projects"], params["allow_anywhere"])
-        server = sheets.Server(params["address"], params["port"])
+        ports = {name: params[name] for name in ("port", "forwarder_port", "zeo_port", "zeo_tls")}
+        server = sheets.Server(params["address"], **ports)
         wanted = sheets.render_all(lab, server, params["passwords"])
         plan = sheets.plan(read(directory), wanted)
         opened = open_to_others(directory, sorted(wanted))

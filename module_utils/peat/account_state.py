@@ -1,4 +1,4 @@
-"""The accounts of one server as they are: read once, and asked what an address can do.
+"""The accounts of one server as they are, and what an address can do with them.
 
 How the tested servers (MariaDB 10.11.18 and 11.8.6, MySQL 9.7.4) decide, measured address by
 address:
@@ -16,10 +16,10 @@ address:
 from __future__ import annotations
 
 import functools
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .addresses import AddressError, Anywhere, contains, network_of, parse, specificity
 from .sql import grant_escaped, literal
@@ -27,13 +27,22 @@ from .sql import grant_escaped, literal
 REGISTRY = "peat_server"  # the database that remembers which accounts are managed
 PUBLIC = "PUBLIC"
 
+# The least with which each generation of clients commits, undoes and stores blobs; packing also
+# truncates these tables, for which the server asks for DROP.
+READER = frozenset(("SELECT",))
+WRITER = {
+    "peat2": frozenset(("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES")),
+    "relstorage4": frozenset(("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES", "EXECUTE")),
+}
+PACKER = frozenset(("DROP",))
+PACK_TABLES = {True: ("pack_object", "pack_state", "pack_state_tid"), False: ("pack_object",)}  # by keep_history
+
 
 class AccountsError(Exception):
     """The accounts cannot be made what the list says; the text says why and what to do."""
 
 
-@dataclass(frozen=True, order=True)
-class Account:
+class Account(NamedTuple):
     """One row of the server's list of users. `host` is ``''`` for a role of MariaDB."""
 
     user: str
@@ -50,8 +59,7 @@ class Account:
         return f"{literal(self.user)}@{literal(self.host)}"
 
 
-@dataclass(frozen=True, order=True)
-class Scope:
+class Scope(NamedTuple):
     """What a right is about. `database` is a pattern, as the server keeps it, for kind ``database``.
 
     `kind` is global, database, table, column, role, proxy, or what routines are (PROCEDURE, ...).
@@ -77,6 +85,7 @@ class Scope:
 
 
 GLOBAL = Scope("global")
+ROOT = Account("root", "localhost")
 
 
 def whole_database(name: str) -> Scope:
@@ -88,8 +97,9 @@ def whole_database(name: str) -> Scope:
 class Login:
     """How one account is let in.
 
-    `tls` is ``''`` or what the server calls the demand (ANY, X509, SPECIFIED). `spare` means that
+    `tls` is ``''``, what the server calls the demand (ANY, X509, SPECIFIED), or `only_certificate`. `spare` means that
     a second password or plugin also opens the account. `role` means that nobody logs in.
+    `connections` is how many sessions the account may have at once, 0 for any number.
     """
 
     plugin: str
@@ -100,6 +110,12 @@ class Login:
     expired: bool = False
     spare: bool = False
     role: bool = False
+    connections: int = 0
+
+
+def only_certificate(subject: str, issuer: str) -> str:
+    """Return the demand for one person's certificate, as REQUIRE takes it."""
+    return f"SUBJECT {literal(subject)} AND ISSUER {literal(issuer)}"
 
 
 Rights = dict[Account, dict[Scope, frozenset[str]]]
@@ -109,8 +125,13 @@ Rights = dict[Account, dict[Scope, frozenset[str]]]
 class State:
     """The accounts of one server. `flavour` is mariadb or mysql.
 
-    `registry` has the tables that exist of the registry, `registered` and `unsettled` their rows.
-    `test_database` is None where there is none, else the names of what is in it.
+    `registry` has the tables that exist of the registry, `registered`, `unsettled` and `overlapping`
+    their rows: the last are the users whose old password also counts until their rotation is
+    finished, and since when.
+    `test_database` is None where there is none, else the names of what is in it. `own` is the account
+    with which all this is read and changed. `everything` has the privileges that ALL PRIVILEGES on
+    a database is. `definers` are accounts with whose rights views, routines, triggers or events run,
+    where that was read. `verified` has (user, digest) of passwords compared before (`auth.digest`).
     """
 
     flavour: str
@@ -119,7 +140,20 @@ class State:
     registry: frozenset[str] = frozenset()
     registered: frozenset[Account] = frozenset()
     unsettled: frozenset[str] = frozenset()
+    overlapping: Mapping[str, str] = field(default_factory=dict)
     test_database: tuple[str, ...] | None = None
+    own: Account = ROOT
+    everything: frozenset[str] = frozenset()
+    definers: frozenset[Account] = frozenset()
+    verified: frozenset[tuple[str, str]] = frozenset()
+
+    @functools.cached_property
+    def by_user(self) -> dict[str, list[Account]]:
+        """Every account that exists or has rights, by user name."""
+        found: dict[str, list[Account]] = {}
+        for account in {**self.accounts, **self.rights}:
+            found.setdefault(account.user, []).append(account)
+        return found
 
 
 # How a server decides
@@ -146,8 +180,9 @@ def login_account(state: State, user: str, client: str) -> Account | None:
     """Return the account that a user at an address logs in to, None if the server has none."""
     found = [
         account
-        for account, login in state.accounts.items()
-        if account.user in (user, "") and not login.role and matches(account.host, client)
+        for name in {user, ""}
+        for account in state.by_user.get(name, ())
+        if account in state.accounts and not state.accounts[account].role and matches(account.host, client)
     ]
     return max(found, key=lambda account: (narrowness(account), account.user != ""), default=None)
 
@@ -155,10 +190,10 @@ def login_account(state: State, user: str, client: str) -> Account | None:
 def effective(state: State, user: str, client: str) -> frozenset[tuple[Scope, str]]:
     """Return every (scope, privilege) a user has at an address, by the narrowest row of each scope."""
     rows: dict[Scope, Account] = {}
-    for account, granted in state.rights.items():
-        if account.user != user or not matches(account.host, client):
+    for account in state.by_user.get(user, ()):
+        if not matches(account.host, client):
             continue
-        for scope in granted:
+        for scope in state.rights.get(account, ()):
             if scope not in rows or narrowness(account) > narrowness(rows[scope]):
                 rows[scope] = account
     return frozenset(
@@ -176,145 +211,13 @@ def narrowness(account: Account) -> int:
 
 def like(pattern: str, text: str) -> bool:
     r"""Whether SQL's LIKE matches: ``_`` one letter, ``%`` any number, backslash takes that away."""
+    return _like(pattern).fullmatch(text) is not None
+
+
+@functools.lru_cache(maxsize=10_000)
+def _like(pattern: str) -> re.Pattern[str]:
     regex = ""
     for escaped, letter in re.findall(r"(\\)?(.)", pattern, re.DOTALL):
         wild = {"_": ".", "%": ".*"}.get(letter)
         regex += wild if wild and not escaped else re.escape(letter)
-    return re.fullmatch(regex, text, re.DOTALL | re.IGNORECASE) is not None
-
-
-# What the server has
-
-
-def read(query: Callable[[str], list[tuple]]) -> State:
-    """Return the state of a server with a constant number of queries.
-
-    `query` runs one and returns its rows. Raise AccountsError if the server gives GRANT another
-    meaning than the tested ones do.
-    """
-    tables = {(schema.lower(), name) for schema, name in query(_TABLES)}
-    flavour = "mariadb" if ("mysql", "global_priv") in tables else "mysql"
-    if flavour == "mysql" and query("SELECT @@partial_revokes") != [(0,)]:
-        raise AccountsError(
-            "the server has partial_revokes ON, wanted OFF: with it, a grant on one database whose name has"
-            " _ or % never matches; remove partial_revokes from the server's options"
-        )
-    registry = frozenset(name for schema, name in tables if schema == REGISTRY)
-    accounts = dict(_ACCOUNTS_OF[flavour](row) for row in query(_ACCOUNTS[flavour]))
-    names = {str(account): account for account in accounts}
-    return State(
-        flavour,
-        accounts,
-        _rights(names, query, flavour),
-        registry,
-        frozenset(Account(*row) for row in query(_REGISTERED)) if "managed_account" in registry else frozenset(),
-        frozenset(user for (user,) in query(_UNSETTLED)) if "unsettled_user" in registry else frozenset(),
-        tuple(sorted(name for schema, name in tables if schema == "test" and name)) if ("test", "") in tables else None,
-    )
-
-
-# What there is to know about databases other than the projects': one row (name, '') per database.
-_TABLES = (
-    "SELECT SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'test'"
-    " UNION ALL SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES"
-    f" WHERE TABLE_SCHEMA IN ('test', '{REGISTRY}') OR (TABLE_SCHEMA = 'mysql' AND TABLE_NAME = 'global_priv')"
-    " UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = 'test'"
-    " UNION ALL SELECT EVENT_SCHEMA, EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = 'test'"
-)
-_REGISTERED = f"SELECT user, host FROM {REGISTRY}.managed_account"
-_UNSETTLED = f"SELECT user FROM {REGISTRY}.unsettled_user"
-_ACCOUNTS = {
-    "mariadb": "SELECT User, Host, Priv FROM mysql.global_priv",
-    "mysql": "SELECT User, Host, plugin, authentication_string, ssl_type, account_locked, password_expired,"
-    " password_lifetime, User_attributes FROM mysql.user",
-}
-_MARIADB_TLS = {0: "", 1: "ANY", 2: "X509", 3: "SPECIFIED"}
-
-
-def _mariadb_account(row: tuple) -> tuple[Account, Login]:
-    user, host, text = row
-    data = json.loads(_text(text))
-    return Account(_text(user), _text(host)), Login(
-        data.get("plugin", ""),
-        data.get("authentication_string", ""),
-        _MARIADB_TLS.get(data.get("ssl_type", 0), "SPECIFIED"),
-        bool(data.get("account_locked", False)),
-        data.get("password_lifetime", -1) != 0,
-        data.get("password_last_changed", 1) == 0,
-        bool(data.get("auth_or", False)),
-        bool(data.get("is_role", False)),
-    )
-
-
-def _mysql_account(row: tuple) -> tuple[Account, Login]:
-    user, host, plugin, stored, tls, locked, expired, lifetime, attributes = row
-    # CREATE ROLE makes an account that is locked and expired and has no password.
-    role = locked == "Y" and expired == "Y" and not stored
-    return Account(_text(user), _text(host)), Login(
-        plugin or "",
-        _text(stored),
-        _text(tls),
-        locked == "Y",
-        lifetime != 0,
-        expired == "Y",
-        "additional_password" in json.loads(_text(attributes) or "{}"),
-        role,
-    )
-
-
-_ACCOUNTS_OF = {"mariadb": _mariadb_account, "mysql": _mysql_account}
-
-
-def _text(value: object) -> str:
-    """Return a column as text: PyMySQL gives bytes for columns with a binary collation."""
-    if value is None:
-        return ""
-    return value.decode(errors="replace") if isinstance(value, (bytes, bytearray)) else str(value)
-
-
-_PRIVILEGES = {
-    "global": "SELECT GRANTEE, '', '', '', PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES",
-    "database": "SELECT GRANTEE, TABLE_SCHEMA, '', '', PRIVILEGE_TYPE, IS_GRANTABLE"
-    " FROM information_schema.SCHEMA_PRIVILEGES",
-    "table": "SELECT GRANTEE, TABLE_SCHEMA, TABLE_NAME, '', PRIVILEGE_TYPE, IS_GRANTABLE"
-    " FROM information_schema.TABLE_PRIVILEGES",
-    # IS_GRANTABLE of a column repeats the table's.
-    "column": "SELECT GRANTEE, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, PRIVILEGE_TYPE, 'NO'"
-    " FROM information_schema.COLUMN_PRIVILEGES",
-}
-_ROUTINES = "SELECT User, Host, Routine_type, Db, Routine_name, Proc_priv FROM mysql.procs_priv"
-_PROXIES = "SELECT User, Host, Proxied_user, Proxied_host FROM mysql.proxies_priv"
-_ROLES = {
-    "mariadb": "SELECT User, Host, Role, '' FROM mysql.roles_mapping",
-    "mysql": "SELECT TO_USER, TO_HOST, FROM_USER, FROM_HOST FROM mysql.role_edges",
-}
-
-
-def _rights(names: Mapping[str, Account], query: Callable[[str], list[tuple]], flavour: str) -> Rights:
-    rights: dict[Account, dict[Scope, set[str]]] = {}
-
-    def add(account: Account, scope: Scope, privileges: Iterable[str]) -> None:
-        found = set(privileges) - {"USAGE"}
-        if found:
-            rights.setdefault(account, {}).setdefault(scope, set()).update(found)
-
-    for kind, sql in _PRIVILEGES.items():
-        for grantee, database, name, column, privilege, grantable in query(sql):
-            account = names.get(grantee) or Account(*grantee[1:-1].rsplit("'@'", 1))
-            options = ["GRANT OPTION"] if grantable == "YES" else []
-            add(account, Scope(kind, database, name, column), [privilege, *options])
-    for user, host, kind, database, name, privileges in query(_ROUTINES):
-        listed = _text(privileges).upper().split(",")
-        scope = Scope(_text(kind), _text(database), _text(name))
-        add(
-            Account(_text(user), _text(host)),
-            scope,
-            ("GRANT OPTION" if word == "GRANT" else word for word in listed if word),
-        )
-    for kind, sql in (("proxy", _PROXIES), ("role", _ROLES[flavour])):
-        for user, host, name, detail in query(sql):
-            add(Account(_text(user), _text(host)), Scope(kind, "", _text(name), _text(detail)), [kind.upper()])
-    return {
-        account: {scope: frozenset(privileges) for scope, privileges in granted.items()}
-        for account, granted in rights.items()
-    }
+    return re.compile(regex, re.DOTALL | re.IGNORECASE)

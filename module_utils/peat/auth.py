@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import string
 
@@ -47,6 +48,28 @@ def make(password: str, plugin: str, salt: str) -> str:
     return native_hash(password) if plugin == MARIADB_PLUGIN else sha2_hash(password, salt)
 
 
+def written(stored: str, plugin: str) -> str:
+    """Return a stored hash as an inventory writes it: MySQL's in hex, because its salt may be any bytes."""
+    return stored if plugin == MARIADB_PLUGIN else "0x" + stored.encode().hex()
+
+
+def unwritten(text: str, plugin: str) -> str | None:
+    """Return the stored hash that an inventory writes, None if it is not one of this plugin."""
+    found = written_plugin(text)
+    if found is None or found != plugin:
+        return None
+    return text if plugin == MARIADB_PLUGIN else bytes.fromhex(text[2:]).decode()
+
+
+def written_plugin(text: str) -> str | None:
+    """Return the plugin whose hash an inventory writes like this, None if it is none that clients here can use."""
+    if re.fullmatch(r"\*[0-9A-F]{40}", text):
+        return MARIADB_PLUGIN
+    # $A$00A$, then salt and digest; ASCII only.
+    length = len("$A$005$") + _SALT_LENGTH + _DIGEST_LENGTH
+    return MYSQL_PLUGIN if re.fullmatch(rf"0x244124(?:[0-7][0-9a-fA-F]){{{length - 3}}}", text) else None
+
+
 def verifies(password: str, plugin: str, stored: str) -> bool:
     """Whether ``stored``, as the server keeps it for ``plugin``, is this password's hash."""
     if plugin == MARIADB_PLUGIN:
@@ -60,6 +83,31 @@ def verifies(password: str, plugin: str, stored: str) -> bool:
     else:
         return False
     return hmac.compare_digest(made.encode(), stored.encode())
+
+
+def digest(password: str, stored: str) -> str | None:
+    """Return what may be remembered to see quickly that a password and a hash still belong together.
+
+    Comparing by caching_sha2_password's hash costs milliseconds for each person, on purpose: whoever
+    has the hash shall be slow to try passwords. A fast digest would undo that for a password that
+    can be guessed, and a key beside it would only help against thieves who get one without the
+    other. So there is one only for what looks generated: 24 random letters (142 bits)
+    are found by nobody, however fast a guess is. For any other password this returns None, and the
+    hash is computed each time.
+    """
+    if not _looks_generated(password):
+        return None
+    return hmac.new(password.encode(), stored.encode(), hashlib.sha256).hexdigest()
+
+
+def _looks_generated(password: str) -> bool:
+    """Whether a password is as `passwords.generate` makes them; words that people choose repeat letters."""
+    return (
+        re.fullmatch(r"[A-Za-z0-9_]{24,}", password) is not None
+        and not password.islower()
+        and not password.isupper()
+        and len(set(password)) >= 15
+    )
 
 
 def _sha256crypt(password: bytes, salt: bytes, rounds: int) -> str:
@@ -83,14 +131,15 @@ def _sha256crypt(password: bytes, salt: bytes, rounds: int) -> str:
     digest = sha(*first)
     p = stretched(sha(password * len(password)), len(password))
     s = stretched(sha(salt * (16 + digest[0])), len(salt))
+    # What stands before and after the digest repeats every 2 * 3 * 7 rounds.
+    rounds_of_42 = []
+    for number in range(42):
+        middle = (s if number % 3 else b"") + (p if number % 7 else b"")
+        rounds_of_42.append((p + middle, b"") if number & 1 else (b"", middle + p))
+    sha256 = hashlib.sha256
     for number in range(rounds):
-        odd = number & 1
-        digest = sha(
-            p if odd else digest,
-            s if number % 3 else b"",
-            p if number % 7 else b"",
-            digest if odd else p,
-        )
+        before, after = rounds_of_42[number % 42]
+        digest = sha256(before + digest + after).digest()
     # Three bytes make four letters; the specification takes them in this order, the last two alone.
     text, triple = "", (0, 10, 20)
     for _ in range(10):

@@ -11,10 +11,11 @@ import datetime
 import difflib
 import ipaddress
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from . import auth
 from .addresses import (
     ANYWHERE,
     AddressError,
@@ -26,9 +27,22 @@ from .addresses import (
     specificity,
 )
 
-CLIENTS = ("peat2", "relstorage4")
+#: What keeps the objects of a project, and the generations of clients that each can serve.
+RELSTORAGE = "relstorage"
+ZEO = "zeo"
+CLIENTS = {RELSTORAGE: ("peat2", "relstorage4"), ZEO: ("peat2", "current")}
+BACKENDS = tuple(CLIENTS)
 STATES = ("present", "frozen", "absent")
-TLS = ("optional", "required")
+OFFERED = "offered"
+REQUIRED = "required"
+CERTIFICATE = "certificate"
+FORWARDER = "forwarder"
+OPTIONAL = "optional"  # another word for OFFERED
+TLS = (OFFERED, REQUIRED, CERTIFICATE, FORWARDER, OPTIONAL)
+#: A server's policy: what holds for people who have none of their own.
+POLICIES = ("off", OFFERED, REQUIRED, CERTIFICATE)
+#: From where the server sees those who come through the forwarder, and nobody else.
+FORWARDED = ipaddress.IPv4Network("127.80.69.65/32")
 READ = "read"
 WRITE = "write"
 
@@ -36,6 +50,8 @@ DATABASE_NAME_LENGTH = 64
 USER_NAME_LENGTHS = {"mariadb": 80}
 USER_NAME_LENGTH = 32  # MySQL's, and what every tested server accepts
 PASSWORD_LENGTH = 12
+ADMIN = "peatadmin"  # who PEAT's dialog "Create DB on Server" logs in as
+CONNECTIONS = 100_000  # as many as a server can be told to accept
 
 RESERVED_DATABASES = frozenset(
     (
@@ -68,14 +84,19 @@ RESERVED_USERS = frozenset(
 )
 
 _NETWORK_KEYS = ("name", "addresses")
-_PERSON_KEYS = ("name", "from", "password", "tls")
-_PROJECT_KEYS = ("name", "clients", "keep_history", "write", "read", "state")
+_PERSON_KEYS = ("name", "from", "password", "password_hash", "tls", "connections")
+PROJECT_KEYS = ("name", "backend", "clients", "keep_history", "write", "read", "state")
+_ADMIN_KEYS = ("from", "prefix", "password")
 _ITEM_KEYS = ("person", "from")
 
 # A person's name is also the name of a file (password, connection sheet).
 _PERSON_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NETWORK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _DATABASE_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_$-]*[A-Za-z0-9_])?")
+# The beginning of a GRANT's pattern; without wildcards in it nobody can grant more than databases that begin so.
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9]{2,}")
+# ZConfig turns the name of a section into lower case and takes `$` for a variable.
+_STORAGE_NAME = re.compile(r"[a-z0-9_-]*")
 _PASSWORD = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
@@ -92,21 +113,29 @@ class LabError(ValueError):
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with accounts. `password` is None where it is generated; `tls` is one of TLS."""
+    """Somebody with accounts. `password` is None where it is generated; `tls` is one of TLS but OPTIONAL.
+
+    `password_hash` is of a password that is kept though nobody here knows it, until one is given.
+    `connections` is how many the person may have at once from one network, 0 for any number, None
+    for the lab's default.
+    """
 
     name: str
     password: str | None = field(repr=False)
     tls: str
+    password_hash: str | None = field(default=None, repr=False)
+    connections: int | None = None
 
 
 @dataclass(frozen=True)
 class Project:
-    """A database. `clients` is one of CLIENTS, `state` one of STATES."""
+    """A database. `backend` is one of BACKENDS, `clients` one of its CLIENTS, `state` one of STATES."""
 
     name: str
     clients: str
     keep_history: bool
     state: str
+    backend: str = RELSTORAGE
 
 
 @dataclass(frozen=True)
@@ -124,12 +153,21 @@ class Access:
 
 
 @dataclass(frozen=True)
+class Admin:
+    """The account with which PEAT makes databases: from where, and how their names begin."""
+
+    networks: tuple[Network, ...]
+    prefix: str
+
+
+@dataclass(frozen=True)
 class Lab:
     """A valid description: people and projects by name, and the access matrix in listed order."""
 
     people: dict[str, Person]
     projects: dict[str, Project]
     matrix: tuple[Access, ...]
+    admin: Admin | None = None
 
 
 def argument_spec() -> dict[str, dict[str, Any]]:
@@ -153,7 +191,9 @@ def argument_spec() -> dict[str, dict[str, Any]]:
                 "name": name,
                 "from": {"type": "list", "elements": "str", "required": True},
                 "password": {"type": "str", "no_log": True},
-                "tls": {"type": "str", "choices": list(TLS), "default": "optional"},
+                "password_hash": {"type": "str", "no_log": True},
+                "tls": {"type": "str", "choices": list(TLS), "default": OFFERED},
+                "connections": {"type": "int"},
             },
         },
         "projects": {
@@ -162,7 +202,12 @@ def argument_spec() -> dict[str, dict[str, Any]]:
             "default": [],
             "options": {
                 "name": name,
-                "clients": {"type": "str", "choices": list(CLIENTS), "required": True},
+                "backend": {"type": "str", "choices": list(BACKENDS), "default": RELSTORAGE},
+                "clients": {
+                    "type": "str",
+                    "choices": list(dict.fromkeys(name for names in CLIENTS.values() for name in names)),
+                    "required": True,
+                },
                 "keep_history": {"type": "bool", "default": True},
                 "write": {"type": "list", "elements": "raw", "default": []},
                 "read": {"type": "list", "elements": "raw", "default": []},
@@ -179,13 +224,17 @@ def load(
     projects: Any,
     allow_anywhere: bool = False,
     flavour: str | None = None,
+    origins: Mapping[str, Mapping[int, str]] | None = None,
+    admin: Any = None,
 ) -> Lab:
     """Return the lab the three lists describe; raise LabError with every problem they have.
 
     The lists may come straight from YAML, so nothing is assumed about types. `flavour` is
-    ``mariadb``, ``mysql`` or None (unknown: the shorter limits hold).
+    ``mariadb``, ``mysql`` or None (unknown: the shorter limits hold). `origins` says of entries that
+    do not come from the list itself how messages call their place: {variable: {number: place}}.
+    `admin` is ``peat_admin``, empty for none.
     """
-    return _Loader(allow_anywhere, flavour).load(networks, people, projects)
+    return _Loader(allow_anywhere, flavour, origins or {}).load(networks, people, projects, admin)
 
 
 def level_at(entries: Iterable[Access], address: str) -> str | None:
@@ -200,12 +249,37 @@ def level_at(entries: Iterable[Access], address: str) -> str | None:
     return max(containing, key=lambda entry: specificity(entry.network)).level
 
 
-def openings(lab: Lab) -> list[str]:
+def as_the_server_sees(lab: Lab) -> list[Access]:
+    """Return the matrix with the address of the forwarder for those who come through it, each row once."""
+    rows = {
+        replace(entry, network=FORWARDED) if lab.people[entry.person].tls == FORWARDER else entry: None
+        for entry in lab.matrix
+    }
+    return list(rows)
+
+
+def of_backend(lab: Lab, backend: str) -> Lab:
+    """Return the lab with the projects of one backend only, and everybody in it."""
+    projects = {name: project for name, project in lab.projects.items() if project.backend == backend}
+    matrix = tuple(entry for entry in lab.matrix if entry.project in projects)
+    return Lab(lab.people, projects, matrix, lab.admin if backend == RELSTORAGE else None)
+
+
+def openings(lab: Lab, forwarded: bool = False) -> list[str]:
     """Return every network from which anybody has any access, as the fewest CIDR texts.
 
-    IPv4 first; an access from anywhere gives ``0.0.0.0/0`` and ``::/0``.
+    With `forwarded`, from which anybody has access through the forwarder; without, directly. IPv4
+    first; an access from anywhere gives ``0.0.0.0/0`` and ``::/0``.
     """
-    networks = {entry.network for entry in lab.matrix}
+    # Only a database server has a forwarder.
+    networks = {
+        entry.network
+        for entry in lab.matrix
+        if (lab.people[entry.person].tls == FORWARDER and lab.projects[entry.project].backend == RELSTORAGE)
+        == forwarded
+    }
+    if lab.admin and not forwarded:
+        networks.update(lab.admin.networks)
     if ANYWHERE in networks:
         return ["0.0.0.0/0", "::/0"]
     collapsed: list[str] = []
@@ -215,11 +289,25 @@ def openings(lab: Lab) -> list[str]:
     return collapsed
 
 
+def addresses(networks: Any, items: Any, variable: str) -> list[str]:
+    """Return the addresses that a list of network names and addresses stands for.
+
+    `variable` is how messages call the list. Raise LabError with all its problems.
+    """
+    loader = _Loader(False, None, {})
+    loader.load(networks, [], [], None)
+    found = loader._sources(items, variable)
+    if loader.problems:
+        raise LabError(loader.problems)
+    return [str(network) for network in found]
+
+
 class _Loader:
     """One validation. Methods add to `problems` and return what could be made sense of."""
 
-    def __init__(self, allow_anywhere: bool, flavour: str | None) -> None:
+    def __init__(self, allow_anywhere: bool, flavour: str | None, origins: Mapping[str, Mapping[int, str]]) -> None:
         self.allow_anywhere = allow_anywhere
+        self.origins = origins
         self.user_name_length = USER_NAME_LENGTHS.get(flavour or "", USER_NAME_LENGTH)
         self.problems: list[str] = []
         self.networks: dict[str, tuple[Network, ...]] = {}
@@ -231,7 +319,7 @@ class _Loader:
         self._folded: dict[tuple[str, str], str] = {}  # (variable, lower-case name): name
         self._guesses = 0
 
-    def load(self, networks: Any, people: Any, projects: Any) -> Lab:
+    def load(self, networks: Any, people: Any, projects: Any, admin: Any) -> Lab:
         if not isinstance(self.allow_anywhere, bool):
             self.problems.append(
                 f"peat_allow_anywhere: {_show(self.allow_anywhere)} is not a boolean: "
@@ -242,11 +330,12 @@ class _Loader:
             self._network(entry, where)
         for entry, where in self._entries(people, "peat_people", _PERSON_KEYS):
             self._person(entry, where)
-        for entry, where in self._entries(projects, "peat_projects", _PROJECT_KEYS):
+        for entry, where in self._entries(projects, "peat_projects", PROJECT_KEYS):
             self._project(entry, where)
+        administrator = self._admin(admin) if admin else None
         if self.problems:
             raise LabError(self.problems)
-        return Lab(self.people, self.projects, tuple(self.matrix))
+        return Lab(self.people, self.projects, tuple(self.matrix), administrator)
 
     # The three kinds of entry
 
@@ -266,32 +355,56 @@ class _Loader:
     def _person(self, entry: dict, where: str) -> None:
         name = self._name(entry, "peat_people", where)
         self._password(entry.get("password"), name, where)
-        tls = self._choice(entry, "tls", TLS, where, default="optional")
+        self._password_hash(entry.get("password_hash"), where)
+        tls = self._choice(entry, "tls", TLS, where, default=OFFERED)
+        tls = OFFERED if tls == OPTIONAL else tls
         sources = self._sources(self._list(entry, "from", where, required=True), where)
         if name is None:
             return
         self._user_name(name, where)
-        self.people[name] = Person(name, entry.get("password"), tls)
+        connections = entry.get("connections")
+        if connections is not None and (type(connections) is not int or not 0 <= connections <= CONNECTIONS):
+            self._add(where, f"connections is {_show(connections)}: write a number up to {CONNECTIONS}, 0 for no limit")
+        self.people[name] = Person(name, entry.get("password"), tls, entry.get("password_hash"), connections)
         self.sources[name] = sources
 
     def _project(self, entry: dict, where: str) -> None:
         name = self._name(entry, "peat_projects", where)
-        clients = self._choice(entry, "clients", CLIENTS, where)
+        backend = self._choice(entry, "backend", BACKENDS, where, default=RELSTORAGE)
+        clients = self._choice(entry, "clients", CLIENTS.get(backend, ()), where) if backend else ""
         state = self._choice(entry, "state", STATES, where, default="present")
         keep_history = entry.get("keep_history")
         if keep_history is None:
             keep_history = True
         elif not isinstance(keep_history, bool):
             self._add(where, f"keep_history is {_show(keep_history)}: write true or false, unquoted")
-        if keep_history is False and clients == "peat2":
+        if keep_history is False and backend == ZEO:
+            self._add(
+                where,
+                "keep_history: false with backend: zeo: its FileStorage always keeps history until it is packed, "
+                "remove keep_history",
+            )
+        elif keep_history is False and clients == "peat2":
             self._add(
                 where,
                 "keep_history: false with clients: peat2: PEAT opens only databases that keep "
                 "history, remove keep_history or choose clients: relstorage4",
             )
+        if backend == ZEO and clients == "peat2" and state == "frozen":
+            self._add(
+                where,
+                "state: frozen with backend: zeo and clients: peat2: PEAT 2.3 always opens a ZEO storage to write and "
+                "could not open it at all, choose clients: current, backend: relstorage, or take people out of write",
+            )
         if name is not None:
             self._database_name(name, where)
-        project = Project(name or "", clients, keep_history, state)
+            if backend == ZEO and not _STORAGE_NAME.fullmatch(name):
+                self._add(
+                    where,
+                    "ZEO reads the names of storages as lower case, and a $ in them as a variable: use small "
+                    "letters, digits, _ and - only",
+                )
+        project = Project(name or "", clients, keep_history, state, backend)
         rows = self._accesses(entry, project, where)
         if name is None:
             return
@@ -308,6 +421,12 @@ class _Loader:
                 person, sources = self._item(item, level, where)
                 if person is None:
                     continue
+                if project.backend == ZEO and project.state == "present" and level == READ:
+                    self._add(
+                        where,
+                        f"read lists {person!r}, but whoever reaches a ZEO storage can write to it: move the person to "
+                        "write, make the project state: frozen for everybody, or choose backend: relstorage",
+                    )
                 self._tls_possible(person, project, where)
                 for network in sources:
                     before = levels.setdefault((person, network), level)
@@ -324,6 +443,13 @@ class _Loader:
                     else:
                         effective = READ if project.state == "frozen" else level
                         rows.append(Access(project.name, person, network, effective))
+        for person in dict.fromkeys(row.person for row in rows if self.people[row.person].tls == FORWARDER):
+            if len({row.level for row in rows if row.person == person}) > 1:
+                self._add(
+                    where,
+                    f"{person!r} has tls: forwarder, behind which the server sees one address, but writes from some"
+                    " addresses and only reads from others: keep one level, or give the person another tls",
+                )
         return rows
 
     def _item(self, item: Any, level: str, where: str) -> tuple[str | None, tuple[Network, ...]]:
@@ -351,6 +477,27 @@ class _Loader:
             )
             return None, ()
         return person, self.sources[person] if sources is None else sources
+
+    def _admin(self, entry: Any) -> Admin | None:
+        """Return the account with which PEAT makes databases."""
+        where = "peat_admin"
+        if not isinstance(entry, dict):
+            self._add(where, f"is {_kind(entry)}: write {{from: [ADDRESS], prefix: TEXT}}")
+            return None
+        self._unknown_keys(entry, _ADMIN_KEYS, where)
+        sources = self._sources(self._list(entry, "from", where, required=True), where)
+        self._password(entry.get("password"), ADMIN, where)
+        if ADMIN in self.people:
+            self._add(where, f"{ADMIN} is in peat_people as well: rename that person")
+        prefix = entry.get("prefix")
+        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+            self._add(
+                where, f"prefix is {_show(prefix)}: write at least three letters and digits, beginning with a letter"
+            )
+            return None
+        if taken := sorted(name for name in RESERVED_DATABASES if name.startswith(prefix.lower())):
+            self._add(where, f"prefix is {prefix!r}, and the server's own {taken[0]} begins so: choose another")
+        return Admin(sources, prefix)
 
     # Rules about single values
 
@@ -433,13 +580,21 @@ class _Loader:
         elif password == name:
             self._add(where, f"the password is the person's name: change it {remedy}")
 
-    def _tls_possible(self, person: str, project: Project, where: str) -> None:
-        needs_tls = self.people[person].tls == "required"
-        if needs_tls and project.clients == "peat2" and project.state != "absent":
+    def _password_hash(self, text: Any, where: str) -> None:
+        if text is not None and (not isinstance(text, str) or not auth.written_plugin(text)):
             self._add(
                 where,
-                f"{person!r} has tls: required, but PEAT 2.3 cannot ask for TLS and could not "
-                "connect: make it tls: optional, or take the person out of this project",
+                "the password_hash is none that playbooks/adopt.yml writes ('*' and 40 digits of MariaDB, '0x2441...'"
+                " of MySQL): correct it, or leave it out and a password is generated",
+            )
+
+    def _tls_possible(self, person: str, project: Project, where: str) -> None:
+        tls = self.people[person].tls
+        if tls in (REQUIRED, CERTIFICATE) and project.clients == "peat2" and project.state != "absent":
+            self._add(
+                where,
+                f"{person!r} has tls: {tls}, but PEAT 2.3 cannot ask for TLS and could not connect: give the person"
+                " tls: forwarder or tls: offered, or take the person out of this project",
             )
 
     def _sources(self, items: list, where: str) -> tuple[Network, ...]:
@@ -499,7 +654,7 @@ class _Loader:
             self.problems.append(f"{variable}: is {_kind(value)}: make it a list of entries ('- name: ...')")
             return
         for number, entry in enumerate(value, 1):
-            where = f"{variable}, entry {number}"
+            where = self.origins.get(variable, {}).get(number) or f"{variable}, entry {number}"
             if not isinstance(entry, dict):
                 self._add(where, f"is {_kind(entry)}: write '- name: ...' with {', '.join(keys)}")
                 continue

@@ -5,6 +5,7 @@ How the programs word their answers was measured with MariaDB 10.11.18 and 11.8.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,8 +32,112 @@ def render(options: Mapping[str, str | None], include: str | None = None) -> str
     return HEADER + "\n".join(lines) + "\n"
 
 
-def drop_in(chosen: Mapping, announce: bool) -> str:
-    """Return our drop-in of the service's unit.
+# What the packages' own files let the server write to.
+_WRITABLE = {
+    "mariadb": ("/run/mysqld", "/var/lib/mysql", "/var/log/mysql"),
+    "mysql": ("/run/mysqld", "/var/lib/mysql", "/var/lib/mysql-files", "/var/lib/mysql-keyring", "/var/log/mysql"),
+}
+# Debian's helpers of a start run as root; the server itself, as mysql, has none of these but the first.
+_CAPABILITIES = {
+    "mariadb": "CAP_IPC_LOCK CAP_DAC_OVERRIDE",
+    "mysql": "CAP_IPC_LOCK CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER CAP_SETGID CAP_SETUID",
+}
+# Options that name a folder in which the server writes, and those that name a file.
+_FOLDER_OPTIONS = (
+    "datadir",
+    "tmpdir",
+    "slave_load_tmpdir",
+    "replica_load_tmpdir",
+    "innodb_data_home_dir",
+    "innodb_log_group_home_dir",
+    "innodb_undo_directory",
+    "innodb_tmpdir",
+    "innodb_temp_tablespaces_dir",
+    "innodb_doublewrite_dir",
+    "aria_log_dir_path",
+    "secure_file_priv",
+)
+_FILE_OPTIONS = (
+    "general_log_file",
+    "slow_query_log_file",
+    "log_error",
+    "log_bin",
+    "relay_log",
+    "pid_file",
+    "socket",
+)
+
+
+def writable(flavour: str, would_be: Mapping[str, str]) -> list[str]:
+    """Return the folders that the server writes to, from the values of its options.
+
+    ``/tmp`` and ``/var/tmp`` are not among them: the server has its own.
+    """
+    folders = set()
+    for name in _FOLDER_OPTIONS:
+        folders.update(would_be.get(name, "").split(":"))
+    folders.update(os.path.dirname(would_be.get(name, "")) for name in _FILE_OPTIONS)
+    found = list(_WRITABLE[flavour])
+    for folder in sorted(_canonical(folder) for folder in folders if folder.startswith("/")):
+        if not any(os.path.commonpath((folder, known)) == known for known in (*found, "/tmp", "/var/tmp")):
+            found.append(folder)
+    return found
+
+
+def sandbox(flavour: str, folders: Iterable[str]) -> list[str]:
+    """Return the lines of a unit that leave the server only what it needs.
+
+    A process that took the server over could write to its own data and talk over the network, and
+    nothing else. Missing folders are no error (``-``). MemoryDenyWriteExecute is left out: it takes
+    the compiler of regular expressions from the server. The PAM plugin, whose helper is setuid, does
+    not work with NoNewPrivileges.
+    """
+    return [
+        "# All it may write to, and the least of the kernel.",
+        "ProtectSystem=strict",
+        *(f"ReadWritePaths=-{_quoted(folder)}" for folder in folders),
+        "ProtectHome=yes" if not any(map(_in_a_home, folders)) else "ProtectHome=no",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        f"CapabilityBoundingSet={_CAPABILITIES[flavour]}",
+        "ProtectClock=yes",
+        "ProtectControlGroups=yes",
+        "ProtectHostname=yes",
+        "ProtectKernelLogs=yes",
+        "ProtectKernelModules=yes",
+        "ProtectKernelTunables=yes",
+        "ProtectProc=invisible",
+        "LockPersonality=yes",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        "RestrictNamespaces=yes",
+        "RestrictRealtime=yes",
+        "RestrictSUIDSGID=yes",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        "SystemCallErrorNumber=EPERM",
+    ]
+
+
+def _canonical(folder: str) -> str:
+    """Return a folder without ``..`` and the like; ``/var/run`` is another name of ``/run``."""
+    folder = os.path.normpath(folder)
+    return folder[4:] if folder.startswith("/var/run/") else folder
+
+
+def _quoted(folder: str) -> str:
+    """Return a path as a unit file takes it: percent signs are specifiers there."""
+    text = folder.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{text}"' if re.search(r"[\s\"\\']", text) else text
+
+
+def _in_a_home(folder: str) -> bool:
+    return folder.startswith(("/home/", "/root/", "/run/user/"))
+
+
+def drop_in(chosen: Mapping, announce: bool, folders: Iterable[str] | None) -> str:
+    """Return our drop-in of the service's unit; ``folders`` None leaves the sandbox out.
 
     System tables are upgraded at each start because Debian's own attempt passes
     ``--version-check``, which fails while another version is announced. Neither that nor a failed
@@ -49,6 +154,8 @@ def drop_in(chosen: Mapping, announce: bool) -> str:
         "Restart=on-failure",
         "RestartSec=5s",
     ]
+    if folders is not None:
+        lines += sandbox(chosen["flavour"], folders)
     if announce:
         upgrade = chosen["upgrade_program"]
         lines += [
@@ -79,13 +186,18 @@ def drop_in_file(unit: str) -> str:
     return f"/etc/systemd/system/{unit}.d/peat-server.conf"
 
 
-def files(chosen: Mapping, options: Mapping[str, str | None], announce: bool) -> dict:
-    """Return {path: text} of all files that make the server what it is to be; None is no file."""
+def files(
+    chosen: Mapping, options: Mapping[str, str | None], announce: bool, folders: Iterable[str] | None = None
+) -> dict:
+    """Return {path: text} of all files that make the server what it is to be; None is no file.
+
+    ``folders`` are those that the sandboxed server writes to; None leaves the sandbox out.
+    """
     own, keepalive = split_kernel(options, chosen["flavour"])
     announce = announce and chosen["flavour"] == "mariadb"
     return {
         chosen["config_file"]: render(own, VERSION_FILE if announce else None),
-        drop_in_file(chosen["unit"]): drop_in(chosen, announce),
+        drop_in_file(chosen["unit"]): drop_in(chosen, announce, folders),
         ANNOUNCE_PROGRAM: ANNOUNCE_SCRIPT if announce else None,
         KERNEL_FILE: (None if keepalive is None else f"{HEADER}net.ipv4.tcp_keepalive_time = {keepalive}\n"),
     }
@@ -103,7 +215,9 @@ class Foreign:
 
 
 # Where another file must not win.
-ESSENTIAL = frozenset({"port", "bind_address", "skip_name_resolve", "version"})
+ESSENTIAL = frozenset(
+    {"port", "bind_address", "skip_name_resolve", "version", "ssl_ca", "ssl_cert", "ssl_key", "tls_version"}
+)
 
 
 def compare_foreign(settings: list[Setting], options: Mapping, path: str) -> Foreign:

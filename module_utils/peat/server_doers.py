@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +19,8 @@ from .server_options import MIB
 NEVER_SET = "port"
 READ_ONLY = 1238
 TRUNCATED = 1292
+# What newer releases of PyMySQL say where older ones go on in clear.
+NO_TLS = 2026
 SECONDS_TO_ANSWER = 30
 
 
@@ -233,7 +237,7 @@ class Server:
                 f"{error}. Log in with the password that somebody set and run: ALTER USER"
                 f" root@localhost IDENTIFIED {with_word} {plugin}"
             ) from error
-        self.flavour = flavour
+        self.flavour, self.socket = flavour, socket
 
     def __enter__(self) -> Server:
         """Use the connection in a `with` statement."""
@@ -275,6 +279,26 @@ class Server:
                 " WHERE variable_source <> 'DYNAMIC' AND variable_path = %s"
             )
         return frozenset(row[0].lower() for row in self.rows(statement, (path,)))
+
+    def certificate(self) -> str:
+        """Return the SHA-256, in hex, of the certificate that a new connection is shown; '' without TLS."""
+        import pymysql
+
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            connection = pymysql.connect(unix_socket=self.socket, user="root", ssl=context)
+        except pymysql.err.MySQLError as error:
+            if error.args[0] == NO_TLS:
+                return ""
+            raise HostError(f"no connection with TLS over {self.socket}: {error}") from error
+        with contextlib.closing(connection):
+            encrypted = isinstance(connection._sock, ssl.SSLSocket)
+            return hashlib.sha256(connection._sock.getpeercert(True)).hexdigest() if encrypted else ""
+
+    def reload_certificate(self) -> None:
+        """Have the server read its certificate and key again; sessions go on with the old one."""
+        self.rows("FLUSH SSL" if self.flavour == "mariadb" else "ALTER INSTANCE RELOAD TLS")
 
     def persisted(self) -> dict[str, str]:
         """Return {name: value} of what SET PERSIST made MySQL remember, which wins over every file."""

@@ -164,6 +164,13 @@ def bind_addresses(wished: list[str], interfaces: list[Mapping]) -> list[str]:
     return list(dict.fromkeys(result))
 
 
+def reachable(addresses: list[str], interfaces: list[Mapping]) -> list[str]:
+    """Return the addresses by which clients on other machines call a server that listens on these."""
+    if ANY_ADDRESS.intersection(addresses):
+        addresses = host_addresses(interfaces)
+    return [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+
+
 @dataclass(frozen=True)
 class Listener:
     """A listening TCP socket."""

@@ -34,6 +34,7 @@ _OWNED = {
     "lower_case_table_names": "it can only be chosen before the first start of a server",
     "innodb_page_size": "it can only be chosen before the first start of a server",
     "init_file": "the role would not know what it does",
+    **dict.fromkeys(("ssl_ca", "ssl_cert", "ssl_key"), "set tls_certificate, tls_key and tls_authority"),
 }
 
 
@@ -188,6 +189,9 @@ _KEEP_LARGER = (
     "innodb_redo_log_capacity",
 )
 
+# What the older ones carry can be read by others.
+TLS_VERSIONS = ("TLSv1.2", "TLSv1.3")
+
 # The servers' own default; fewer connections than that help nobody.
 _MAX_CONNECTIONS = 151
 _KERNEL_KEEPALIVE = "tcp_keepalive_time"
@@ -235,6 +239,8 @@ def check_settings(settings: Mapping, flavour: str, version: str, memory_mb: int
             problems.append(f"{where} is not an option of {flavour} {version}: {advice}")
         if name == "innodb_buffer_pool_size" and (number(value) or 0) > memory_mb * MIB:
             problems.append(f"{where}: {value} is more than the {memory_mb}M of this host: use less")
+        if name == "tls_version" and not set(str(value).split(",")) <= set(TLS_VERSIONS):
+            problems.append(f"{where}: {value} is not safe or unknown: use {' or '.join(TLS_VERSIONS)}")
         least, reason = _LEAST.get(name, (0, ""))
         if least and value is not None and (number(value) or 0) < least:
             problems.append(f"{where}: {value} is less than {least // MIB}M: {reason}")
@@ -266,6 +272,7 @@ class Wishes:
     memory_mb: int
     data_mb: int
     settings: Mapping
+    tls_directory: str = ""
 
 
 def text_of(value) -> str | None:
@@ -304,9 +311,17 @@ def compute(wishes: Wishes, foreign: Iterable[Setting] = ()) -> dict[str, str | 
         "innodb_flush_log_at_trx_commit": 1,
         "skip_external_locking": None,
     }
+    if wishes.flavour == "mysql":
+        # Failed logins are notes there, and the ban of an address needs them. MariaDB logs them as warnings.
+        computed["log_error_verbosity"] = 3
     if wishes.flavour == "mysql" and not {"log_bin", "server_id"} & set(others):
         # Costs 6 to 24 % of small commits and serves replication only.
         computed["disable_log_bin"] = None
+    if wishes.tls_directory:
+        computed["ssl_ca"] = f"{wishes.tls_directory}/ca.crt"
+        computed["ssl_cert"] = f"{wishes.tls_directory}/server.crt"
+        computed["ssl_key"] = f"{wishes.tls_directory}/server.key"
+        computed["tls_version"] = ",".join(TLS_VERSIONS)
     for name in _KEEP_LARGER:
         if name in computed and (number(others.get(name)) or 0) > computed[name]:
             computed[name] = others[name]

@@ -83,12 +83,21 @@ def sources_list(suite: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def recipes() -> dict:
+    return yaml.safe_load((HERE / "images.yml").read_text())
+
+
+def boots_systemd(image: str) -> bool:
+    return recipes()["images"][image].get("base") != "sysvinit"
+
+
 def build_image(name: str) -> str:
     """Build image `name` unless one of the same recipe exists; return its reference."""
-    recipes = yaml.safe_load((HERE / "images.yml").read_text())
-    if name not in recipes["images"]:
-        sys.exit(f"hosts: no image {name!r} in images.yml; known: {', '.join(sorted(recipes['images']))}")
-    recipe, base = recipes["images"][name], recipes["base"]
+    known = recipes()
+    if name not in known["images"]:
+        sys.exit(f"hosts: no image {name!r} in images.yml; known: {', '.join(sorted(known['images']))}")
+    recipe = known["images"][name]
+    base = known[recipe.get("base", "base")]
     spec = hashlib.sha256(json.dumps([base, recipe], sort_keys=True).encode()).hexdigest()[:16]
     reference = f"localhost/peat-server/{name}:{spec}"
     with one_at_a_time():
@@ -189,10 +198,12 @@ def wait_until_ready(name: str, values: dict, seconds: float = 60) -> None:
     """Wait until the host has booted and its sshd answers; end the program if it does not."""
     container, deadline = container_of(name, values), time.monotonic() + seconds
     state = "unknown"
+    ask = ["systemctl", "is-system-running", "--wait"]
+    if not boots_systemd(values["testhost_image"]):
+        # Of its runlevel no script is still to come.
+        ask = ["sh", "-c", "pgrep -x rc || { runlevel | grep -q 2$ && echo running; }"]
     while time.monotonic() < deadline:
-        booted = subprocess.run(
-            ["podman", "exec", container, "systemctl", "is-system-running", "--wait"], text=True, capture_output=True
-        )
+        booted = subprocess.run(["podman", "exec", container, *ask], text=True, capture_output=True)
         state = booted.stdout.strip() or booted.stderr.strip()
         if state in ("running", "degraded"):
             try:
@@ -225,7 +236,8 @@ def start(name: str, values: dict, reference: str, public_key: str) -> bool:
         mac = "02:00:" + ":".join(f"{int(byte):02x}" for byte in values["ansible_host"].split("."))
         # --privileged: systemd, nftables and sysctl of the host's own namespaces, as on a machine.
         run(
-            "podman", "run", "--detach", f"--name={container}", f"--hostname={name}", "--systemd=always",
+            "podman", "run", "--detach", f"--name={container}", f"--hostname={name}",
+            f"--systemd={'always' if boots_systemd(values['testhost_image']) else 'false'}",
             "--privileged", "--pids-limit=-1", "--ulimit=nofile=20000:20000", "--ulimit=nproc=4096:4096",
             f"--network={network_of(values)}:ip={values['ansible_host']},ip={values['testhost_address6']},mac={mac}",
             f"--label={LABEL}=host", reference, stdout=subprocess.DEVNULL,
@@ -262,7 +274,14 @@ def down(hosts: dict[str, dict]) -> None:
 
 def restart(hosts: dict[str, dict], name: str) -> None:
     """Reboot a host: stop it as a machine is shut down, boot it again."""
-    run("podman", "restart", "--time=60", container_of(name, hosts[name]), stdout=subprocess.DEVNULL)
+    container = container_of(name, hosts[name])
+    if boots_systemd(hosts[name]["testhost_image"]):
+        run("podman", "restart", "--time=60", container, stdout=subprocess.DEVNULL)
+    else:
+        # sysvinit does not go down by a signal; it is told, and the container ends with it.
+        run("podman", "exec", container, "shutdown", "-r", "now", stdout=subprocess.DEVNULL)
+        run("podman", "wait", container, stdout=subprocess.DEVNULL)
+        run("podman", "start", container, stdout=subprocess.DEVNULL)
     wait_until_ready(name, hosts[name])
 
 
@@ -294,7 +313,7 @@ def main() -> None:
     commands.add_parser("clean")
     args = parser.parse_args()
     if args.command == "images":
-        for image in args.image or yaml.safe_load((HERE / "images.yml").read_text())["images"]:
+        for image in args.image or recipes()["images"]:
             build_image(image)
             say(f"image {image} is ready")
     elif args.command == "clean":

@@ -16,10 +16,13 @@ text is UTF-8.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
+import shutil
 import sys
+import tempfile
 import time
 
 # The answer alone belongs on standard output; PEAT prints there as it likes.
@@ -208,6 +211,26 @@ def do_pack(database, options):
     return {"log_before": before, "log_after": len(database.undoLog()), "records": database.length()}
 
 
+def do_attach(database, options):
+    """Attach a file of --size bytes to a new record, as PEAT's "Add file" does; digest: of its content."""
+    content = os.urandom(options.size)
+    path = os.path.join(os.environ["HOME"], "measured \xc3\xa9.txt")
+    with open(path, "wb") as stream:
+        stream.write(content)
+    with step("add"):
+        database.addBlob(name_of(options.prefix, options.first), "file", path)
+    commit(database, options, "attach")
+    return {"digest": hashlib.sha256(content).hexdigest()}
+
+
+def do_attachment(database, options):
+    """digest: of the file that do_attach stored, as this session gets it."""
+    with step("read"):
+        record = database.get(name_of(options.prefix, options.first))
+        with record["file"].getFile() as stream:
+            return {"digest": hashlib.sha256(stream.read()).hexdigest()}
+
+
 def do_new_oid(database, options):
     """oid: the object id the next new object of this session would get."""
     with step("add"):
@@ -256,8 +279,11 @@ def main():
             command.add_argument("--first", type=int, default=1)
             command.add_argument("--records", type=int, default=1)
             command.add_argument("--commits", type=int, default=1)
+            command.add_argument("--size", type=int, default=3000000)
             command.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
+    # PEAT keeps copies of attached files in the home folder; a session elsewhere has none.
+    os.environ["HOME"] = tempfile.mkdtemp()
     try:
         database = open_project(options)
         result = options.function(database, options)
@@ -267,6 +293,7 @@ def main():
     except Failed as failure:
         answer(failure.answer)
     answer_stream.flush()
+    shutil.rmtree(os.environ["HOME"], ignore_errors=True)
     # A failed connection leaves PEAT with objects whose own clean-up raises; nothing is left to do.
     os._exit(0)
 

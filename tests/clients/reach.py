@@ -3,6 +3,8 @@
 usage: reach.py probe JSON   {"server", "port", "logins": [{"user", "password", "from", "tls"}], "projects": []}
        reach.py hold JSON    one login: asks again and again until the server ends the session
 
+JSON may come from the standard input: `-`.
+
 `probe` prints a list: for each login the number of the error that refused it, or what it can do by project.
 `hold` prints "connected", then the number of the error that ended it.
 """
@@ -83,7 +85,7 @@ def hold(server, port, login):
 
 
 if __name__ == "__main__":
-    arguments = json.loads(sys.argv[2])
+    arguments = json.loads(sys.stdin.read() if sys.argv[2] == "-" else sys.argv[2])
     if sys.argv[1] == "probe":
         print(json.dumps(probe(**arguments)))
     else:

@@ -1,8 +1,8 @@
 #!/opt/relstorage4/bin/python
-"""A program of today that keeps objects in a project: RelStorage 4.3 (Python 3).
+"""A program of today that keeps objects in a project: RelStorage 4.3, or with --backend=zeo ZEO 6 (Python 3).
 
-Opens a project without creating or changing its schema (unless --create-schema, RelStorage's own
-default, is given) and does one thing with it. Prints one JSON object as its last line:
+Opens a project of RelStorage without creating or changing its schema (unless --create-schema, RelStorage's
+own default, is given) and does one thing with it. Prints one JSON object as its last line:
 
     {"ok": true, ...}                     see each command
     {"ok": false, "step": S, "error": E}  E: {type, number, text}; number: the server's error number,
@@ -20,6 +20,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from persistent import Persistent
 from relstorage.adapters.mysql import MySQLAdapter
 from relstorage.options import Options
 from relstorage.storage import RelStorage
+from ZEO.ClientStorage import ClientStorage
 from ZODB.blob import Blob
 from ZODB.POSException import ConflictError
 from ZODB.serialize import referencesf
@@ -76,28 +78,45 @@ def step(name: str) -> Iterator[None]:
         raise Failed(name, error) from error
 
 
+def relstorage(options: argparse.Namespace, blobs: str) -> RelStorage:
+    settings = Options(
+        keep_history=options.keep_history,
+        create_schema=options.create_schema,
+        driver=options.driver,
+        blob_dir=blobs,
+        shared_blob_dir=False,
+    )
+    adapter = MySQLAdapter(
+        options=settings,
+        host=options.server,
+        port=options.port,
+        user=options.username,
+        passwd=os.environ["PEAT_PASSWORD"],
+        db=options.project,
+        connect_timeout=3,
+        **options.connect,
+    )
+    return RelStorage(adapter, options=settings)
+
+
+def zeo(options: argparse.Namespace, blobs: str) -> ClientStorage:
+    security = {}
+    if options.ca:
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.certificate:
+            context.load_cert_chain(options.certificate)
+        security = {"ssl": context, "ssl_server_hostname": options.server}
+    return ClientStorage(
+        (options.server, options.port), storage=options.project, blob_dir=blobs, wait_timeout=5, **security
+    )
+
+
 @contextlib.contextmanager
 def project(options: argparse.Namespace) -> Iterator[ZODB.DB]:
     """Open the project with an empty blob cache of its own, as a client on another machine has."""
     with tempfile.TemporaryDirectory() as blobs:
         with step("open"):
-            settings = Options(
-                keep_history=options.keep_history,
-                create_schema=options.create_schema,
-                driver=options.driver,
-                blob_dir=blobs,
-                shared_blob_dir=False,
-            )
-            adapter = MySQLAdapter(
-                options=settings,
-                host=options.server,
-                port=options.port,
-                user=options.username,
-                passwd=os.environ["PEAT_PASSWORD"],
-                db=options.project,
-                connect_timeout=3,
-            )
-            database = ZODB.DB(RelStorage(adapter, options=settings))
+            database = ZODB.DB((zeo if options.backend == "zeo" else relstorage)(options, blobs))
         try:
             yield database
         finally:
@@ -309,7 +328,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--project", required=True)
     parser.add_argument("--username", required=True)
+    parser.add_argument("--backend", choices=("relstorage", "zeo"), default="relstorage")
+    parser.add_argument("--ca", help="ZEO with TLS: the authority that signed the server's certificate")
+    parser.add_argument("--certificate", help="ZEO with TLS: this client's certificate and key")
     parser.add_argument("--driver", choices=("PyMySQL", "MySQLdb"), default="PyMySQL")
+    parser.add_argument("--connect", type=json.loads, default={}, help="further arguments of the driver, as JSON")
     parser.add_argument("--history-free", dest="keep_history", action="store_false")
     parser.add_argument("--create-schema", action="store_true")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import itertools
 import json
 import os
@@ -33,9 +34,12 @@ INTERPRETERS = {"peat2": "/opt/peat2/bin/python", "relstorage4": "/opt/relstorag
 VARIABLES = """
 {'address': ansible_host, 'address6': testhost_address6 | default(''), 'user': ansible_user | default('root'),
  'key': ansible_ssh_private_key_file | default(''), 'ssh_args': ansible_ssh_common_args | default(''),
- 'port': mysql_port | default(8080), 'flavour': mysql_flavour | default('mariadb'),
+ 'port': (zeo_port | default(8090)) if 'zeo' in group_names else (mysql_port | default(8080)),
+ 'flavour': mysql_flavour | default('mariadb'), 'serves_zeo': 'zeo' in group_names,
+ 'image': testhost_image | default(''),
  'secrets': peat_secrets_dir | default(inventory_dir ~ '/secrets'),
  'sheets': peat_sheets_dir | default(inventory_dir ~ '/sheets/' ~ inventory_hostname),
+ 'admin_networks': peat_admin_networks | default([]),
  'networks': peat_networks | default([]), 'people': peat_people | default([]), 'projects': peat_projects | default([])}
 """
 
@@ -103,7 +107,7 @@ class Lab:
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     message = f"msg={{{{ {VARIABLES} }}}}".replace("\n", " ")
-    code, report, text = run_ansible("ansible", "mysql:clients", "-m", "ansible.builtin.debug", "-a", message)
+    code, report, text = run_ansible("ansible", "mysql:zeo:clients", "-m", "ansible.builtin.debug", "-a", message)
     assert code == 0 and report, text
     results = report["plays"][0]["tasks"][0]["hosts"]
     return Lab({name: result["msg"] for name, result in results.items()})
@@ -136,6 +140,20 @@ def put(host: testinfra.host.Host, content: bytes, path: str) -> None:
         host.check_output(f"echo {piece} | base64 --decode {redirect} {path}")
 
 
+@functools.cache
+def zeo_names() -> list[str]:
+    """The hosts of the scenario that serve ZEO."""
+    code, report, text = run_ansible("ansible", "zeo", "-m", "ansible.builtin.debug", "-a", "msg=")
+    assert code == 0 and report, text
+    return sorted(report["plays"][0]["tasks"][0]["hosts"])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for `zeo_name` once on each of them."""
+    if "zeo_name" in metafunc.fixturenames:
+        metafunc.parametrize("zeo_name", zeo_names(), scope="module")
+
+
 @pytest.fixture(scope="session")
 def hosts(lab: Lab) -> dict[str, testinfra.host.Host]:
     return {name: connect(values) for name, values in lab.hosts.items()}
@@ -151,6 +169,18 @@ def server(hosts):
 def peat2(hosts):
     """A host inside the lab's networks with PEAT 2.3 on it."""
     return hosts["peat2"]
+
+
+@pytest.fixture
+def undeclared_address(peat2, lab):
+    """The PEAT host reaches the server from an address outside every network, as a laptop elsewhere would."""
+    server, outside = lab.server["address"], f"{lab.server['address'].rpartition('.')[0]}.201"
+    device = peat2.check_output("ip -o route get %s", server).split(" dev ")[1].split()[0]
+    peat2.check_output("ip address add %s/24 dev %s", outside, device)
+    peat2.check_output("ip route add %s/32 dev %s src %s", server, device, outside)
+    yield outside
+    peat2.check_output("ip route del %s/32", server)
+    peat2.check_output("ip address del %s/24 dev %s", outside, device)
 
 
 @pytest.fixture(scope="session")
@@ -345,11 +375,14 @@ class Clients:
             "project": project,
             "username": person,
         }
+        common |= {name: options.pop(name) for name in ("backend", "ca", "certificate") if name in options}
         flags = [
             f"--{flag}" for flag in ("history-free", "create-schema") if options.pop(flag.replace("-", "_"), False)
         ]
         if driver := options.pop("driver", None):
             common["driver"] = driver
+        if connect := options.pop("connect", None):
+            common["connect"] = json.dumps(connect)
         words = [INTERPRETERS[program], self.install(host, program)]
         words += [f"--{name}={value}" for name, value in common.items()] + flags + [command]
         words += [f"--{name}={value}" for name, value in options.items()]
@@ -358,8 +391,9 @@ class Clients:
     def __call__(self, host: str, program: str, command: str, person: str, project: str, **options) -> dict:
         """Run a program as `person` and return its answer.
 
-        options: password, server, port (the scenario's unless given), driver, history_free,
-        create_schema, and the command's own.
+        options: password, server, port (the scenario's unless given), backend (`zeo`, with ca and certificate
+        for TLS), driver, connect (more of the driver's arguments), history_free, create_schema, and the
+        command's own.
         """
         line, password = self.command(host, program, command, person, project, **options)
         done = self.hosts[host].run(f"PEAT_PASSWORD={shlex.quote(password)} {line}")
@@ -394,3 +428,20 @@ def run_client(lab: Lab, hosts) -> Iterator[Clients]:
 def unused(request) -> str:
     """A prefix no other test and no earlier run of this one has stored anything under."""
     return f"{request.node.originalname.removeprefix('test_')[:20]}-{time.time_ns() // 1_000_000:x}-"
+
+
+@pytest.fixture(scope="module")
+def security() -> dict:
+    """The options with which a ZEO client connects; test_zeo_tls.py has others."""
+    return {}
+
+
+@pytest.fixture
+def program(run_client, lab, zeo_name, security):
+    """program(command, **options) -> the answer of a session of its own with a server."""
+
+    def session(command: str, project: str = "hewlsample", host: str = "modern", **options) -> dict:
+        options = {"server": lab.hosts[zeo_name]["address"], "port": lab.hosts[zeo_name]["port"], **security, **options}
+        return run_client(host, "relstorage4", command, "farrell", project, password="none", backend="zeo", **options)
+
+    return session

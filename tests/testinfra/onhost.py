@@ -20,17 +20,20 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = "/usr/local/lib/peat-tests/modules"
 
 STARTER = """
-import json, pathlib, resource, runpy, sys
+import json, pathlib, resource, runpy, sys, time
 here = pathlib.Path(__file__).parent
 sys.path.insert(0, str(here))
 import ansible.module_utils.basic as basic
-arguments = json.loads(sys.argv[2])
+arguments = json.loads(sys.stdin.read() if sys.argv[2] == "-" else sys.argv[2])
 basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
 basic._ANSIBLE_PROFILE = "legacy"
+started = time.monotonic()
 try:
     runpy.run_path(str(here / (sys.argv[1] + ".py")), run_name="__main__")
 finally:
-    print(json.dumps({"peak_kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    took = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time()}
+    print(json.dumps({"peak_kilobytes": peak, **took}))
 """
 
 
@@ -55,10 +58,16 @@ def archive() -> bytes:
                 add(path.read_text(), f"ansible/{path.relative_to(utilities.parent)}")
         add("", "ansible/__init__.py")
         tar.add(REPOSITORY / "module_utils/peat", "ansible/module_utils/peat", filter=python)
-        for path in REPOSITORY.glob("library/relstorage_*.py"):
+        for path in REPOSITORY.glob("library/*.py"):
             tar.add(path, path.name)
         add(STARTER, "start.py")
     return packed.getvalue()
+
+
+def ssh(values: dict) -> list[str]:
+    """The words that run a command on a host, from its variables in the tests' fixture `lab`."""
+    key = pathlib.Path(values["key"]).expanduser()
+    return ["ssh", "-i", str(key), *shlex.split(values["ssh_args"]), f"{values['user']}@{values['address']}"]
 
 
 def install(ssh: list[str]) -> None:
@@ -72,8 +81,17 @@ def command(module: str, **arguments) -> str:
     return shlex.join(["python3", f"{FOLDER}/start.py", module, json.dumps(arguments)])
 
 
+def run(ssh: list[str], module: str, **arguments) -> dict:
+    """Run a module on the host with arguments of any size; what it handed back, as `result` says."""
+    words = [*ssh, f"python3 {FOLDER}/start.py {module} -"]
+    done = subprocess.run(words, input=json.dumps(arguments), text=True, capture_output=True)
+    found = result(done.stdout)
+    assert "seconds" in found, done.stdout + done.stderr
+    return found
+
+
 def result(output: str) -> dict:
-    """What the module handed back, with `peak_kilobytes`; {} if it was killed."""
+    """What the module handed back, with `peak_kilobytes`, `seconds` and `cpu_seconds`; {} if it was killed."""
     found: dict = {}
     for line in output.splitlines():
         if line.startswith("{"):

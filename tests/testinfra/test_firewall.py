@@ -12,7 +12,7 @@ import shlex
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import Run, run_ansible, wait_until
@@ -20,8 +20,8 @@ from peat.ruleset import flatten
 
 #: What the playbook gives the role.
 FROM_THE_LIST = (
-    "{{ peat_projects | peat_openings(port=__port, networks=peat_networks, people=peat_people,"
-    " allow_anywhere=peat_allow_anywhere | default(false)) }}"
+    "{{ {'networks': peat_networks, 'people': peat_people, 'projects': peat_projects,"
+    " 'allow_anywhere': peat_allow_anywhere | default(false)} | peat_lab({}) | peat_openings(port=__port) }}"
 )
 TASK = "firewall : Configure | the table, its unit and the other firewalls of this host"
 #: Neither in the list nor ssh; something of ours listens on it.
@@ -54,6 +54,18 @@ while running:
     except OSError as error:
         seen[type(error).__name__] += 1
 print(json.dumps(seen))
+"""
+
+#: Prints a line for each transaction of the kernel's ruleset.
+MONITOR = """
+import subprocess
+monitor = subprocess.Popen(["/usr/sbin/nft", "monitor"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+print("watching", flush=True)
+for line in monitor.stdout:
+    if line.startswith("# new generation"):
+        print("transaction", flush=True)
+    elif line.startswith("#"):
+        print(line, flush=True)
 """
 
 #: Answers every client with what it sends.
@@ -336,14 +348,61 @@ def test_an_address_that_leaves_the_list_loses_its_open_connections(server, mode
     assert [talk.output().splitlines()[1] for talk in talks] == [cut, cut, stayed, stayed]
 
 
-def test_ten_thousand_addresses(server, stranger, modern, lab, port, role, declared):
-    numbers = random.Random(1).sample(range(2**27, 2**31), 10_000)
+@pytest.fixture
+def transactions(server) -> Iterator[Callable[[], list[str]]]:
+    """transactions() -> what `nft monitor` has seen since the test's begin."""
+    monitor = Unit(server, "peat-test-monitor", MONITOR)
+    wait_until(lambda: "watching" in monitor.output(), "nft monitor")
+    yield lambda: monitor.output().splitlines()[1:]
+    monitor.stop()
+
+
+@pytest.fixture
+def knocked(modern, stranger, lab, port) -> Iterator[Callable[[str], Callable[[], Counter]]]:
+    """knocked(host) starts clients of a host; what it returns ends them and says what they saw."""
+    units = []
+
+    def start(name: str) -> Callable[[], Counter]:
+        host = {"modern": modern, "stranger": stranger}[name]
+        own = [Unit(host, f"peat-test-knock-{f}", KNOCK, lab.server[f], port) for f in ("address", "address6")]
+        units.extend(own)
+
+        def end() -> Counter:
+            for unit in own:
+                unit.stop()
+            return sum((Counter(json.loads(unit.output())) for unit in own), Counter())
+
+        return end
+
+    yield start
+    for unit in units:
+        unit.stop()
+
+
+def test_ten_thousand_addresses_come_in_one_transaction(server, port, role, declared, transactions, knocked):
+    """Nobody else is let in while one such list takes another's place, nobody declared refused while a few change."""
+    dice = random.Random(1)
+    numbers = dice.sample(range(2**27, 2**31), 16_000)
     many = [str(ipaddress.IPv4Address(number)) for number in numbers]
-    role.made(firewall_openings=[{"port": port, "sources": declared + many}])
-    assert sum(line.startswith(f"set tcp_{port}_ipv4: ") for line in flatten(table(server)).splitlines()) > 9_900
-    for family in ("address", "address6"):
-        assert knock(modern, lab.server[family], port) == "open"
-        assert knock(stranger, lab.server[family], port) == "ConnectionRefusedError"
+    many6 = [str(ipaddress.IPv6Address((0x20010DB8 << 96) + dice.getrandbits(80))) for _ in range(4_000)]
+    # Half of the second list is in the first; and some networks are around addresses that are listed as well.
+    around = [str(ipaddress.IPv4Network((number, 24), strict=False)) for number in numbers[6_000:6_500]]
+    first = declared + many[:8_000] + many6[:2_000]
+    second = declared + many[4_000:12_000] + many6[1_000:3_000] + around
+    role.made(firewall_openings=[{"port": port, "sources": first}])
+    elements = Counter(line.split(": ")[0] for line in flatten(table(server)).splitlines())
+    assert elements[f"set tcp_{port}_ipv4"] > 7_900 and elements[f"set tcp_{port}_ipv6"] > 1_900
+    strangers = knocked("stranger")
+    assert role(firewall_openings=[{"port": port, "sources": second}]).changed
+    assert list(strangers()) == ["ConnectionRefusedError"]
+    members, strangers = knocked("modern"), knocked("stranger")
+    few = [*second[:-3], *many[15_000:15_003], *many6[3_500:3_503]]
+    assert role(firewall_openings=[{"port": port, "sources": few}]).changed
+    seen = members()
+    # A busy server may let a client wait; it is only the firewall that refuses one.
+    assert seen["open"] and not {"ConnectionRefusedError", "ConnectionResetError"} & set(seen), seen
+    assert list(strangers()) == ["ConnectionRefusedError"]
+    assert transactions() == ["transaction"] * 3
 
 
 def test_percent_is_everybody_and_an_empty_list_nobody(stranger, modern, lab, port, role):

@@ -113,18 +113,6 @@ def test_an_underscore_in_a_project_name_opens_no_similar_name(run_client):
     assert answer["error"]["number"] == 1044
 
 
-@pytest.fixture
-def undeclared_address(peat2, lab):
-    """The PEAT host reaches the server from an address outside every network, as a laptop elsewhere would."""
-    server, outside = lab.server["address"], f"{lab.server['address'].rpartition('.')[0]}.201"
-    device = peat2.check_output("ip -o route get %s", server).split(" dev ")[1].split()[0]
-    peat2.check_output("ip address add %s/24 dev %s", outside, device)
-    peat2.check_output("ip route add %s/32 dev %s src %s", server, device, outside)
-    yield outside
-    peat2.check_output("ip route del %s/32", server)
-    peat2.check_output("ip address del %s/24 dev %s", outside, device)
-
-
 def test_an_undeclared_address_is_refused_by_the_firewall(run_client, lab, undeclared_address):
     """At once, not after PEAT's time-out of three seconds, whatever the password."""
     started = time.monotonic()

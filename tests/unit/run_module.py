@@ -5,9 +5,12 @@ import io
 import json
 import pathlib
 import runpy
+from unittest import mock
 
 import ansible.module_utils
 import pytest
+from ansible.module_utils import _internal
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -20,6 +23,9 @@ def run_module(name, *, check=False, **arguments):
         ansible.module_utils.__path__.append(utilities)
     output = io.StringIO()
     arguments = {**arguments, "_ansible_check_mode": check, "_ansible_diff": True}
-    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+    # Where another test has imported Ansible itself, warnings would go to its display; and they add up in a process.
+    warnings._global_warnings.clear()
+    as_module = mock.patch.object(_internal, "is_controller", False)
+    with as_module, patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / "library" / f"{name}.py"), run_name="__main__")
     return json.loads(output.getvalue())

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from peat import auth, lab
+from peat import auth, lab, passwords, unlisted
 from peat.account_state import (
     GLOBAL,
     Account,
@@ -37,9 +37,13 @@ def by(person, *sources):
     return {"person": person, "from": list(sources)}
 
 
-def described(*projects, tls=(), passwords=PASSWORDS):
-    people = [{"name": name, "from": [DESK], "tls": "required" if name in tls else "optional"} for name in PASSWORDS]
-    return wanted(lab.load([], people, list(projects), allow_anywhere=True), passwords)
+def described(*projects, tls=(), secrets=PASSWORDS, limit=0, limits=None, admin=None):
+    people = [
+        {"name": name, "from": [DESK], "tls": "required" if name in tls else "optional", **(limits or {}).get(name, {})}
+        for name in PASSWORDS
+    ]
+    loaded = lab.load([], people, list(projects), allow_anywhere=True, admin=admin)
+    return wanted(loaded, secrets, limit)
 
 
 def planned(old, want, **more):
@@ -260,8 +264,9 @@ def test_grants_name_one_database_only():
 
 
 def test_what_a_dry_run_says_before_passwords_exist_is_what_happens():
-    known = planned(State("mysql"), described(LISTS))
-    unknown = planned(State("mysql"), described(LISTS, passwords=dict.fromkeys(PASSWORDS)))
+    generated = {name: passwords.generate() for name in PASSWORDS}
+    known = planned(State("mysql"), described(LISTS, secrets=generated))
+    unknown = planned(State("mysql"), described(LISTS, secrets=dict.fromkeys(PASSWORDS)))
     assert abouts(unknown) == abouts(known)
     assert (unknown.before, unknown.after) == (known.before, known.after)
     assert unknown.missing == ("ann", "bob")
@@ -281,6 +286,28 @@ def test_a_password_is_set_only_where_it_differs():
     assert [about for about in abouts(made) if "bob" in about] == []
     assert made.before == "'ann'@'192.0.2.7': another password, TLS optional, managed\n"
     assert made.after == "'ann'@'192.0.2.7': the password of the list, TLS optional, managed\n"
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_a_password_that_only_the_server_knows_is_kept_until_one_is_given(flavour):
+    plugin = auth.PLUGINS[flavour]
+    stored = auth.make("nobody here knows it", plugin, SALT)
+    person = {"name": "ann", "from": [DESK], "password_hash": auth.written(stored, plugin)}
+    only = lab.load([], [person], [{"name": "hewl", "clients": "peat2", "write": ["ann"]}])
+    kept = wanted(only, {"ann": None})
+    made = planned(State(flavour), kept)
+    assert made.missing == ()
+    assert made.new.accounts[Account("ann", DESK)].auth == stored
+    assert planned(made.new, kept).steps == ()
+    given = planned(made.new, wanted(only, {"ann": "one that is given"}))
+    assert f"set the password of 'ann'@'{DESK}'" in abouts(given)
+
+
+def test_a_hash_of_another_kind_of_server_is_refused_by_name():
+    person = {"name": "ann", "from": [DESK], "password_hash": auth.native_hash("any")}
+    only = lab.load([], [person], [{"name": "hewl", "clients": "peat2", "write": ["ann"]}])
+    with pytest.raises(AccountsError, match="'ann' is not of caching_sha2_password"):
+        planned(State("mysql"), wanted(only, {}))
 
 
 def test_a_new_account_of_a_person_gets_the_hash_the_others_have():
@@ -423,6 +450,48 @@ def test_no_address_ever_has_more_than_one_of_the_two_lists_says(before, after, 
     assert texts.index(first) < texts.index(then)
 
 
+def test_a_row_made_by_hand_never_disappears_while_it_becomes_the_lists():
+    """Without any right it would be gone, and a wider row would count."""
+    want = described(project(write=[by("ann", CAMPUS6)], read=[by("ann", DESK6)]))
+    old = server(want)
+    desk = Account("ann", DESK6)
+    old.rights[desk] = {**old.rights[desk], whole_database("hewl"): frozenset(["EVENT"])}
+    texts = [text for text in sql(planned(old, want)) if "`hewl`.*" in text]
+    assert texts == [
+        "GRANT SELECT ON `hewl`.* TO 'ann'@'2001:db8:1::7'",
+        "REVOKE EVENT ON `hewl`.* FROM 'ann'@'2001:db8:1::7'",
+    ]
+
+
+def test_accounts_that_gain_the_same_share_a_statement():
+    want = described(project(read=[by("ann", DESK, "192.0.2.9"), by("bob", DESK)]))
+    texts = sql(planned(State("mariadb"), want))
+    assert "GRANT SELECT ON `hewl`.* TO 'ann'@'192.0.2.7', 'ann'@'192.0.2.9', 'bob'@'192.0.2.7'" in texts
+    assert len([text for text in texts if text.startswith("CREATE USER")]) == 1
+
+
+def test_a_generated_password_is_hashed_once(monkeypatch):
+    generated = {name: passwords.generate() for name in PASSWORDS}
+    want = described(LISTS, secrets=generated)
+    old = server(want, "mysql")
+    monkeypatch.setattr(auth, "verifies", lambda *_: pytest.fail("was hashed again"))
+    made = planned(old, want)
+    assert (made.steps, made.before, made.after) == ((), "", "")
+    # Nothing that a guess could be tried against quickly is kept of a password that somebody chose.
+    assert planned(State("mysql"), described(LISTS)).new.verified == frozenset()
+    assert not [word for word in generated.values() if any(word in part for pair in old.verified for part in pair)]
+
+
+def test_another_password_in_the_servers_table_is_noticed_although_one_was_compared():
+    generated = {name: passwords.generate() for name in PASSWORDS}
+    want = described(LISTS, secrets=generated)
+    old = server(want, "mysql")
+    ann = Account("ann", DESK)
+    old.accounts[ann] = replace(old.accounts[ann], auth=auth.sha2_hash("set by hand", SALT))
+    made = planned(old, want)
+    assert any(text.startswith("ALTER USER 'ann'@'192.0.2.7' IDENTIFIED") for text in sql(made))
+
+
 # What is not ours
 
 FOREIGN = Account("zoe", "%")
@@ -514,6 +583,225 @@ def test_a_test_database_in_use_is_reported():
     assert made.findings == ("the database test is not empty and was left alone: it holds results",)
 
 
+# What becomes of what is not ours
+
+VIEWER = Account("viewer", "localhost")
+CLERKS = Account("clerks", "")
+
+
+def with_foreign(want, rights, **logins):
+    """A server as wanted, with foreign accounts, their ways in and their rights."""
+    old = server(want)
+    for account in rights:
+        if account.user not in logins.get("without", ()):
+            old.accounts[account] = Login("mysql_native_password", "*X", role=account.host == "")
+        old.rights[account] = {scope: frozenset(names) for scope, names in rights[account].items()}
+    return old
+
+
+def names(made):
+    return {account.user for account in made.new.accounts}
+
+
+ON_PROJECT = {whole_database("a_b"): {"SELECT"}}
+
+
+def test_lock_leaves_rights_and_ends_sessions():
+    want = described(LISTS)
+    old = with_foreign(want, {FOREIGN: ON_PROJECT})
+    made = planned(old, want, unmanaged="lock")
+    assert [text for text in sql(made) if "zoe" in text and "peat_server" not in text] == [
+        "ALTER USER 'zoe'@'%' ACCOUNT LOCK"
+    ]
+    assert made.new.rights[FOREIGN] == old.rights[FOREIGN]
+    assert sessions_to_end(made, [(7, "zoe", f"{DESK}:1"), (8, "ann", f"{DESK}:1")]) == [7]
+    assert "is not in the list and is locked; SELECT on a_b" in made.findings[0]
+    assert planned(made.new, want, unmanaged="lock").steps == ()
+
+
+def test_lock_takes_what_counts_for_people_of_the_list():
+    want = described(LISTS)
+    wide = Account("ann", "%")
+    rights = {**ON_PROJECT, Scope("database", "other"): {"SELECT"}}
+    old = with_foreign(want, {wide: rights, Account("PUBLIC", ""): ON_PROJECT})
+    made = planned(old, want, unmanaged="lock")
+    assert r"REVOKE SELECT ON `a\_b`.* FROM 'ann'@'%'" in sql(made)
+    assert r"REVOKE SELECT ON `a\_b`.* FROM PUBLIC" in sql(made)
+    assert made.new.rights[wide] == {Scope("database", "other"): {"SELECT"}}
+
+
+def test_drop_leaves_nothing_foreign():
+    want = described(LISTS)
+    ghost, member = Account("ghost", "%"), Account("rob", DESK)
+    in_role = {Scope("role", "", "clerks", ""): {"ROLE"}}
+    old = with_foreign(
+        want, {FOREIGN: ON_PROJECT, ghost: ON_PROJECT, CLERKS: ON_PROJECT, member: in_role}, without=["ghost"]
+    )
+    old.rights[Account("root", "localhost")] = {
+        scope: frozenset(words) for scope, words in in_role.items()
+    }  # who made it is in it
+    made = planned(old, want, unmanaged="drop")
+    texts = sql(made)
+    assert "DROP USER 'rob'@'192.0.2.7'" in texts
+    assert "DROP USER 'zoe'@'%'" in texts
+    assert "DROP ROLE `clerks`" in texts
+    (delete,) = (text for text in texts if text.startswith("DELETE FROM mysql."))
+    assert delete == r"DELETE FROM mysql.db WHERE User = 'ghost' AND Host = '%' AND Db = 'a\\_b'"
+    assert names(made) == {"ann", "bob"}
+    assert made.findings == ()
+    assert planned(made.new, want, unmanaged="drop").steps == ()
+
+
+def test_drop_keeps_what_others_need():
+    want = described(LISTS)
+    nightly = Account("nightly", "%")
+    in_role = {Scope("role", "", "clerks", ""): {"ROLE"}}
+    old = with_foreign(want, {VIEWER: ON_PROJECT, CLERKS: ON_PROJECT, nightly: in_role})
+    old = replace(old, definers=frozenset([VIEWER]))
+    made = planned(old, want, protected=["nightly"], unmanaged="drop")
+    assert [text for text in sql(made) if "DROP" in text] == []
+    assert made.new.accounts[VIEWER].locked
+    assert any("was locked, not dropped: views or routines run with its rights" in found for found in made.findings)
+
+
+@pytest.mark.parametrize("mode", ["lock", "drop"])
+@pytest.mark.parametrize(
+    ("account", "rights"),
+    [
+        (Account("root", "%"), {GLOBAL: {"SUPER"}}),
+        (Account("mariadb.sys", "localhost"), {GLOBAL: {"SELECT"}}),
+        (Account("exporter", "localhost"), {GLOBAL: {"SELECT", "PROCESS"}}),
+        (Account("anything", DESK), {GLOBAL: {"REPLICATION SLAVE"}}),
+        (Account("anything", DESK), {GLOBAL: {"RELOAD", "PROCESS", "LOCK TABLES", "BINLOG MONITOR"}}),
+        (Account("nightly", "%"), {GLOBAL: {"SELECT"}}),
+        (Account("operator", "localhost"), {GLOBAL: {"SUPER"}}),
+    ],
+)
+def test_accounts_of_the_server_and_its_services_are_never_touched(mode, account, rights):
+    want = described(LISTS)
+    old = replace(with_foreign(want, {account: rights}), own=Account("operator", "localhost"))
+    made = planned(old, want, protected=["nightly"], unmanaged=mode)
+    assert made.steps == ()
+
+
+@pytest.mark.parametrize(
+    "rights", [{GLOBAL: {"SUPER"}}, {GLOBAL: {"PROCESS"}, **ON_PROJECT}, {GLOBAL: {"SELECT"}}, ON_PROJECT, {}]
+)
+def test_more_than_a_services_rights_are_a_persons(rights):
+    want = described(LISTS)
+    old = with_foreign(want, {FOREIGN: rights})
+    assert "zoe" not in names(planned(old, want, unmanaged="drop"))
+
+
+@pytest.mark.parametrize(
+    ("rights", "words"),
+    [
+        ({whole_database("a_b"): {"SELECT", "ALTER"}}, "SELECT, ALTER on a_b, more than any client needs"),
+        ({Scope("table", "a_b", "pack_object"): {"DROP"}}, "DROP on a_b.pack_object."),
+        ({Scope("table", "a_b", "t"): {"TRIGGER"}}, "TRIGGER on a_b.t, which no client needs"),
+        ({Scope("column", "a_b", "t", "c"): {"SELECT"}}, "SELECT on a_b.t.c, which no client needs"),
+        ({Scope("PROCEDURE", "a_b", "p"): {"EXECUTE"}}, "EXECUTE on procedure a_b.p, which no client needs"),
+        ({Scope("proxy", "", "ann", DESK): {"PROXY"}}, "it may act as 'ann'@'192.0.2.7'"),
+        ({Scope("role", "", "clerks", ""): {"ROLE"}}, "SELECT on a_b through the role clerks"),
+    ],
+)
+def test_what_foreign_rights_reach_is_said(rights, words):
+    want = described(LISTS)
+    made = planned(with_foreign(want, {Account("zoe", DESK): rights, CLERKS: ON_PROJECT}), want)
+    assert any(found.startswith("'zoe'") and words in found for found in made.findings)
+
+
+# Limits
+
+
+def test_an_account_has_the_persons_limit_or_the_labs():
+    want = described(LISTS, limit=24, limits={"bob": {"connections": 90}})
+    made = planned(State("mariadb"), want)
+    creates = {text.split("'")[1]: text for text in sql(made) if text.startswith("CREATE USER")}
+    assert " REQUIRE NONE WITH MAX_USER_CONNECTIONS 24 PASSWORD EXPIRE NEVER" in creates["ann"]
+    assert " WITH MAX_USER_CONNECTIONS 90 " in creates["bob"]
+    changed = planned(made.new, described(LISTS, limit=6, limits={"bob": {"connections": 0}}))
+    assert "ALTER USER 'ann'@'192.0.2.7' WITH MAX_USER_CONNECTIONS 6" in sql(changed)
+    assert "ALTER USER 'bob'@'192.0.2.0/255.255.255.0' WITH MAX_USER_CONNECTIONS 0" in sql(changed)
+    assert "'ann'@'192.0.2.7': the password of the list, TLS optional, at most 24 connections" in changed.before
+    assert sessions_to_end(changed, [(7, "ann", f"{DESK}:1")]) == []
+
+
+# PEAT's own dialog
+
+ADMIN = {"from": [DESK], "prefix": "made"}
+MADE = Scope("database", "madeone")
+
+
+def test_the_dialogs_account_has_only_its_prefix():
+    want = described(LISTS, secrets={**PASSWORDS, "peatadmin": "the administrator's"}, admin=ADMIN)
+    old = State("mysql", everything=frozenset(["SELECT", "CREATE"]))
+    made = planned(old, want)
+    rights = made.new.rights[Account("peatadmin", DESK)]
+    assert rights == {Scope("database", "made%"): {"SELECT", "CREATE", "GRANT OPTION"}, GLOBAL: {"RELOAD"}}
+    newer = replace(old, rights={old.own: {GLOBAL: frozenset(["FLUSH_PRIVILEGES"])}})
+    assert planned(newer, want).new.rights[Account("peatadmin", DESK)][GLOBAL] == {"FLUSH_PRIVILEGES"}
+    (door,) = (text for text in sql(made) if text.startswith("CREATE USER") and "'cat'@'%'" in text)
+    assert door.endswith("ACCOUNT LOCK")
+    assert planned(made.new, want).steps == ()
+
+
+def test_what_the_dialog_grants_stays_until_the_list_knows_the_database():
+    want = described(LISTS, admin=ADMIN)
+    old, door = server(want), Account("ann", "%")
+    everything = frozenset(["SELECT", "INSERT"])
+    old.rights[door] = {
+        MADE: everything,
+        Scope("database", "other"): everything,
+        Scope("database", "made%"): everything,
+    }
+    made = planned(old, want)
+    assert made.new.rights[door] == {MADE: everything, Scope("database", "made%"): everything}
+    adopting = described(LISTS, project("madeone", read=["bob"]), admin=ADMIN)
+    assert door not in planned(made.new, adopting).new.rights
+    assert door not in planned(made.new, want, unmanaged="drop").new.rights
+    assert door not in planned(made.new, described(LISTS)).new.accounts
+
+
+@pytest.mark.parametrize(
+    ("tables", "lines"),
+    [
+        ((), "{name: madeone, clients: peat2, write: [ann], read: [zoe]}"),
+        (("object_state", "transaction"), "{name: madeone, clients: peat2, write: [ann], read: [zoe]}"),
+        (
+            ("object_state", "transaction", "commit_row_lock"),
+            "{name: madeone, clients: relstorage4, write: [ann], read: [zoe]}",
+        ),
+        (
+            ("object_state", "commit_row_lock"),
+            "{name: madeone, clients: relstorage4, keep_history: false, write: [ann], read: [zoe]}",
+        ),
+    ],
+)
+def test_a_database_that_the_list_does_not_know_is_told_with_the_lines_that_adopt_it(tables, lines):
+    state = server(described(LISTS))
+    state.rights[Account("ann", "%")] = {MADE: frozenset(["SELECT", "INSERT"])}
+    state.rights[FOREIGN] = {MADE: frozenset(["SELECT"])}
+    (finding,) = unlisted.findings(state, {"madeone": frozenset(tables)}, ["a_b"], PASSWORDS)
+    assert finding.endswith(
+        f"write into the inventory:\npeat_people:\n  - {{name: zoe, from: [ADDRESS]}}\npeat_projects:\n  - {lines}"
+    )
+
+
+def test_databases_of_others_are_not_told():
+    state = server(described(LISTS))
+    state.rights[FOREIGN] = {Scope("database", "wiki"): frozenset(["SELECT"])}
+    databases = {"wiki": frozenset(["page"]), "madenew": frozenset(), "empty": frozenset()}
+    assert unlisted.findings(state, databases, ["a_b"], PASSWORDS) == []
+    (finding,) = unlisted.findings(state, databases, ["a_b"], PASSWORDS, "made")
+    assert finding.startswith("the database madenew is empty and is not in the list")
+
+
+def test_projects_that_the_dialogs_account_reaches_are_told():
+    (finding,) = unlisted.findings(server(described(LISTS)), {}, ["a_b", "madeone"], PASSWORDS, "made")
+    assert finding.startswith("peatadmin can do anything with madeone")
+
+
 # Sessions
 
 
@@ -571,7 +859,7 @@ def test_sessions_that_could_do_more_than_a_new_one_end(before, after, user, cli
 def test_sessions_end_when_tls_or_another_password_is_asked_for():
     lists = project(clients="relstorage4", write=["ann"])
     plain, tls = described(lists), described(lists, tls=["ann"])
-    other = described(lists, passwords={**PASSWORDS, "ann": "a new password"})
+    other = described(lists, secrets={**PASSWORDS, "ann": "a new password"})
     assert ended(plain, tls, "ann", DESK)
     assert not ended(tls, plain, "ann", DESK)
     assert ended(plain, other, "ann", DESK)

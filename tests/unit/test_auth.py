@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from peat import auth
+from peat import auth, passwords
 
 PASSWORD = "Ein Satz, ein Wort"
 # What the servers stored for CREATE USER ... IDENTIFIED BY 'Ein Satz, ein Wort'.
@@ -69,3 +69,46 @@ def test_salts_are_fresh_and_fit():
     assert len(salts) == 100
     assert {len(salt) for salt in salts} == {20}
     assert all(salt.isascii() and "$" not in salt for salt in salts)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "stored", "written"),
+    [
+        ("mysql_native_password", MARIADB_10_11, MARIADB_10_11),
+        ("caching_sha2_password", MYSQL_9_7, "0x" + MYSQL_9_7.encode().hex()),
+    ],
+)
+def test_an_inventory_carries_a_stored_hash_whatever_its_salt(plugin, stored, written):
+    assert auth.written(stored, plugin) == written
+    assert auth.unwritten(written, plugin) == stored
+    assert auth.written_plugin(written) == plugin
+
+
+@pytest.mark.parametrize("text", ["", "*75EC", MYSQL_9_7, "0x2441", MARIADB_10_11.lower(), "a password"])
+def test_what_no_client_could_log_in_with_is_no_hash(text):
+    assert auth.written_plugin(text) is None
+
+
+def test_a_hash_of_the_other_server_is_of_no_use():
+    assert auth.unwritten(MARIADB_10_11, "caching_sha2_password") is None
+
+
+def test_a_digest_is_of_one_password_and_one_hash():
+    generated = passwords.generate()
+    assert auth.digest(generated, "one") == auth.digest(generated, "one")
+    assert len({auth.digest(generated, "one"), auth.digest(generated, "two"), auth.digest(generated[::-1], "one")}) == 3
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "the password of ann",
+        "correcthorsebatterystaple",
+        "CorrectHorseBatteryHorses",
+        "abcdefghijklmnopqrstuvwxyz",
+        "ABCabc0123456789",
+        "Aa0" * 20,
+    ],
+)
+def test_of_a_password_that_can_be_guessed_nothing_is_kept(chosen):
+    assert auth.digest(chosen, "stored") is None

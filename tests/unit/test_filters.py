@@ -12,6 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 ROOT = pathlib.Path(__file__).parents[2]
 LISTS = {
+    "allow_anywhere": False,
     "networks": [{"name": "campus", "addresses": ["192.0.2.0/25", "192.0.2.128/25", "2001:db8:1::/48"]}],
     "people": [
         {"name": "farrell", "from": ["campus"], "password": "correct-horse-9"},
@@ -25,6 +26,11 @@ PROJECTS = [
 ]
 
 
+def lab(filters, projects, **hosted):
+    """The lab as the playbooks have it."""
+    return filters["peat_lab"]({**LISTS, "projects": projects}, hosted)
+
+
 @pytest.fixture(scope="module")
 def filters():
     spec = importlib.util.spec_from_file_location("peat_filters", ROOT / "filter_plugins/peat.py")
@@ -34,31 +40,50 @@ def filters():
 
 
 def test_problems(filters):
-    assert filters["peat_problems"](PROJECTS, **LISTS) == []
-    (problem,) = filters["peat_problems"]([{**PROJECTS[0], "clients": "zeo"}], **LISTS)
+    assert filters["peat_problems"](lab(filters, PROJECTS)) == []
+    (problem,) = filters["peat_problems"](lab(filters, [{**PROJECTS[0], "clients": "zeo"}]))
     assert problem.startswith("peat_projects, entry 1 (hewlsample): clients is 'zeo'")
 
 
 def test_openings(filters):
-    assert filters["peat_openings"](PROJECTS, port=8080, **LISTS) == [
+    assert filters["peat_openings"](lab(filters, PROJECTS), port=8080) == [
         {"port": 8080, "sources": ["192.0.2.0/24", "198.51.100.7/32", "2001:db8:1::/48"]}
     ]
 
 
 def test_a_port_nobody_may_use_is_still_listed(filters):
     # Left out, the firewall would not know that it has to refuse everybody there.
-    assert filters["peat_openings"]([], port="3306", **LISTS) == [{"port": 3306, "sources": []}]
+    assert filters["peat_openings"](lab(filters, []), port="3306") == [{"port": 3306, "sources": []}]
 
 
 def test_a_moving_server_is_guarded_at_both_ports(filters):
-    openings = filters["peat_openings"](PROJECTS, port=8081, moves_from=8080, **LISTS)
+    openings = filters["peat_openings"](lab(filters, PROJECTS), port=8081, moves_from=8080)
     assert [opening["port"] for opening in openings] == [8081, 8080]
     assert openings[0]["sources"] == openings[1]["sources"] != []
 
 
+def test_each_backend_has_its_own_opening(filters):
+    whole = lab(filters, [*PROJECTS, {"name": "stored", "backend": "zeo", "clients": "current", "write": ["idle"]}])
+    stored, databases = (filters["peat_of_backend"](whole, backend) for backend in ("zeo", "relstorage"))
+    assert filters["peat_openings"](stored, port=8090) == [{"port": 8090, "sources": ["203.0.113.9/32"]}]
+    assert databases["projects"] == PROJECTS
+    assert filters["peat_openings"](databases, port=8080) == filters["peat_openings"](lab(filters, PROJECTS), port=8080)
+    assert filters["peat_zeo_projects"](whole) == [{"name": "stored", "clients": "current", "state": "present"}]
+
+
+def test_zeo_with_the_labs_authority_takes_no_other_one_beside_it(filters):
+    whole = lab(filters, [{"name": "stored", "backend": "zeo", "clients": "current", "write": ["idle"]}])
+    assert filters["peat_zeo_people"](whole) == ["idle"]
+    ports = {"port": 8090, "tls": True}
+    assert filters["peat_zeo_problems"](whole, **ports, issued=True) == []
+    assert filters["peat_zeo_problems"](whole, **ports, given="/etc/ssl/peat.crt") == []
+    (problem,) = filters["peat_zeo_problems"](whole, **ports, issued=True, given="/etc/ssl/peat.crt")
+    assert "zeo_tls with tls_certificate (/etc/ssl/peat.crt)" in problem
+
+
 def test_client_count_is_pairs_and_at_least_one_per_person(filters):
     # farrell from three networks, nielsen from one (two projects), idle from nowhere
-    assert filters["peat_client_count"](PROJECTS, **LISTS) == 5
+    assert filters["peat_client_count"](lab(filters, PROJECTS)) == 5
 
 
 @pytest.mark.parametrize(
@@ -98,7 +123,7 @@ def test_damaged_password_file_is_named(filters, tmp_path):
 def test_filters_that_need_a_valid_lab_say_what_is_wrong(filters, name):
     extra = {"port": 8080} if name == "peat_openings" else {}
     with pytest.raises(AnsibleFilterError, match="unknown person 'nobody'"):
-        filters[name]([{**PROJECTS[0], "write": ["nobody"]}], **LISTS, **extra)
+        filters[name](lab(filters, [{**PROJECTS[0], "write": ["nobody"]}]), **extra)
 
 
 # The same through Ansible: the validating play, as site.yml begins with it.
@@ -171,3 +196,23 @@ def test_play_knows_the_longer_names_of_mariadb(tmp_path):
     lists = {"peat_people": [{"name": "n" * 40, "from": ["192.0.2.1"]}]}
     assert validate(tmp_path, lists)[0] == 2
     assert validate(tmp_path, {**lists, "peat_flavour": "mariadb"})[0] == 0
+
+
+def test_play_reads_a_hundred_small_files_beside_the_lists(tmp_path, filters):
+    folder = tmp_path / "group_vars/mysql"
+    folder.mkdir(parents=True)
+    for number in range(100):
+        people = [{"name": f"member{number}", "from": [f"198.51.100.{number}"]}, {"name": "farrell", "level": "read"}]
+        request = {"project": f"p-{number}", "contact": "somebody", "clients": "peat2", "people": people}
+        lists = {**LISTS, "projects": PROJECTS}
+        made = filters["peat_request"](request, lists, {}, str(folder))
+        assert made["problems"] == ()
+        (tmp_path / made["path"]).write_text(made["text"])
+    code, output = validate(tmp_path, GOOD)
+    assert code == 0, output
+    # One of them is wrong now: it is named.
+    path = folder / "project_p-42.yml"
+    path.write_text(path.read_text().replace("198.51.100.42", "198.51.100.0/33"))
+    code, output = validate(tmp_path, GOOD)
+    assert code == 2
+    assert "- peat_hosted_p_2d_42 (member42): '198.51.100.0/33' is not an address" in output

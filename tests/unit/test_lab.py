@@ -9,7 +9,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from hypothesis import given
 from hypothesis import strategies as st
 from peat.addresses import ANYWHERE, account_host, contains, parse
-from peat.lab import READ, WRITE, Access, LabError, argument_spec, level_at, load, openings
+from peat.lab import READ, WRITE, ZEO, Access, LabError, argument_spec, level_at, load, of_backend, openings
 
 GOOD = {
     "networks": [
@@ -63,7 +63,7 @@ BAD = [
     ("networks.0", "campus", "peat_networks, entry 1: ", "write '- name: ...' with name, addresses"),
     ("people.0", None, "peat_people, entry 1: ", "is empty: write '- name: ...'"),
     ("projects.0.writ", ["farrell"], PROJECT, "unknown key 'writ' (did you mean 'write'?)"),
-    ("people.0.group", "x", PERSON, "unknown key 'group': the keys are name, from, password, tls"),
+    ("people.0.group", "x", PERSON, "unknown key 'group': the keys are name, from, password, password_hash, tls"),
     ("networks.0.addresses", "192.0.2.0/24", NETWORK, "write a list, addresses: [192.0.2.0/24]"),
     ("people.0.from", "campus", PERSON, "write a list, from: [campus]"),
     ("projects.0.write", "farrell", PROJECT, "write a list, write: [farrell]"),
@@ -135,8 +135,8 @@ BAD = [
     ("people.0.password", 123456789012, PERSON, "the password is not text to YAML: put it in quotes"),
     ("people.0.password", "correct-horse-9\n", PERSON, "characters that clients send differently"),
     ("people.0.password", "pässword-longer", PERSON, "characters that clients send differently"),
-    ("people.0.tls", "yes", PERSON, "tls is 'yes': write one of optional, required"),
-    ("people.0.tls", True, PERSON, "tls is True: write one of optional, required"),
+    ("people.0.tls", "yes", PERSON, "tls is 'yes': write one of offered, required"),
+    ("people.0.tls", True, PERSON, "tls is True: write one of offered, required"),
     ("projects.0.clients", ..., PROJECT, "clients is missing: write one of peat2, relstorage4"),
     ("projects.0.clients", "relstorage3", PROJECT, "clients is 'relstorage3': write one of peat2, relstorage4"),
     ("projects.0.state", "gone", PROJECT, "state is 'gone': write one of present, frozen, absent"),
@@ -316,7 +316,7 @@ def test_matrix():
 def test_defaults():
     lab = load(**changed("projects.0.read", ...))
     person, project = lab.people["nielsen"], lab.projects["hewlsample"]
-    assert (person.password, person.tls) == (None, "optional")
+    assert (person.password, person.tls) == (None, "offered")
     assert (project.keep_history, project.state) == (True, "present")
 
 
@@ -387,6 +387,43 @@ def test_anywhere_is_the_least_specific():
     assert [level_at(rows_, address) for address in ("192.0.2.1", "203.0.113.1", "2001:db8::1")] == [WRITE, READ, READ]
 
 
+ZEO_PROJECT = {"name": "titration", "backend": "zeo", "clients": "peat2", "write": ["farrell"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "what", "remedy"),
+    [
+        ({"backend": "sqlite"}, "backend is 'sqlite'", "write one of relstorage, zeo"),
+        ({"clients": "relstorage4"}, "clients is 'relstorage4'", "write one of peat2, current"),
+        ({"backend": "relstorage", "clients": "current"}, "clients is 'current'", "write one of peat2, relstorage4"),
+        ({"keep_history": False}, "always keeps history", "remove keep_history"),
+        ({"read": ["nielsen"]}, "read lists 'nielsen'", "backend: relstorage"),
+        ({"state": "frozen"}, "could not open it at all", "clients: current"),
+        ({"name": "Titration"}, "as lower case", "small letters"),
+        ({"name": "a$b"}, "as a variable", "small letters"),
+    ],
+)
+def test_what_zeo_cannot_keep_is_refused(values, what, remedy):
+    (problem,) = problems(changed("projects.2", {**ZEO_PROJECT, **values}))
+    assert problem.startswith("peat_projects, entry 3 (")
+    assert what in problem and remedy in problem
+
+
+def test_a_frozen_zeo_project_may_have_readers():
+    frozen = {**ZEO_PROJECT, "clients": "current", "state": "frozen", "read": ["nielsen"]}
+    lab = of_backend(load(**changed("projects.2", frozen)), ZEO)
+    assert {(entry.person, entry.level) for entry in lab.matrix} == {("farrell", READ), ("nielsen", READ)}
+
+
+def test_each_backend_has_its_own_projects_and_everybody():
+    lab = load(**changed("projects.2", ZEO_PROJECT))
+    zeo, relstorage = of_backend(lab, ZEO), of_backend(lab, "relstorage")
+    assert set(zeo.projects) == {"titration"} == {entry.project for entry in zeo.matrix}
+    assert set(relstorage.projects) == {"hewlsample", "screening"}
+    assert zeo.matrix + relstorage.matrix == lab.matrix[-3:] + lab.matrix[:-3]
+    assert zeo.people == lab.people
+
+
 def test_openings_are_collapsed_and_only_of_people_with_access():
     description = changed("networks.2", {"name": "halves", "addresses": ["198.51.100.0/28", "198.51.100.20"]})
     description["people"] += [{"name": "half", "from": ["halves"]}, {"name": "idle", "from": ["203.0.113.200"]}]
@@ -455,3 +492,53 @@ def test_pure_code_imports_no_ansible(request):
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             assert not [name for name in names if name.split(".")[0] == "ansible"], path.name
+
+
+# The account with which PEAT makes databases, and limits
+
+
+def test_who_makes_databases_has_addresses_and_a_prefix():
+    lab = load(**GOOD, admin={"from": ["campus", "203.0.113.99"], "prefix": "new", "password": "long enough one"})
+    assert lab.admin.prefix == "new"
+    assert lab.admin.networks == (*(parse(text) for text in GOOD["networks"][0]["addresses"]), parse("203.0.113.99"))
+    assert "203.0.113.99/32" in openings(lab)
+    assert load(**GOOD, admin={}).admin is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prefix": "ne"}, "prefix is 'ne': write at least three letters and digits"),
+        ({"prefix": "new_"}, "prefix is 'new_': write at least three letters"),
+        ({"prefix": "new%"}, "prefix is 'new%': write at least three letters"),
+        ({"prefix": "Peat"}, "prefix is 'Peat', and the server's own peat_server begins so"),
+        ({"prefix": "mys"}, "prefix is 'mys', and the server's own mysql begins so"),
+        ({"from": []}, "from is missing or empty"),
+        ({"from": ["kampus"]}, "did you mean 'campus'?"),
+        ({"password": "short"}, "the password has fewer than 12 characters"),
+        ({"name": "root"}, "has the unknown key 'name'"),
+    ],
+)
+def test_a_wrong_account_for_databases_is_refused(change, words):
+    (problem,) = problems(GOOD, admin={"from": ["campus"], "prefix": "new", **change})
+    assert problem.startswith("peat_admin: ")
+    assert words in problem
+
+
+def test_nobody_has_the_name_of_the_account_for_databases():
+    (problem,) = problems(
+        changed("people.0.name", "peatadmin") | {"projects": []}, admin={"from": ["campus"], "prefix": "new"}
+    )
+    assert problem == "peat_admin: peatadmin is in peat_people as well: rename that person"
+
+
+@pytest.mark.parametrize("number", [0, 1, 100_000])
+def test_a_person_has_a_limit(number):
+    assert load(**changed("people.0.connections", number)).people["farrell"].connections == number
+    assert load(**GOOD).people["farrell"].connections is None
+
+
+@pytest.mark.parametrize("value", [-1, 100_001, "10", True, 1.5])
+def test_a_wrong_limit_is_refused(value):
+    (problem,) = problems(changed("people.0.connections", value))
+    assert problem.startswith(PERSON + f"connections is {value!r}: write a number")

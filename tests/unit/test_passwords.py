@@ -36,7 +36,13 @@ def run(secrets, **options):
 def test_generated_passwords_need_no_quoting_and_differ():
     made = {passwords.generate() for _ in range(100)}
     assert len(made) == 100
-    assert all(re.fullmatch("[A-Za-z0-9]{24,}", password) for password in made)
+    assert all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]{22}[A-Za-z0-9]", password) for password in made)
+    assert not set("lIO01") & set("".join(made)), "letters that look like others"
+
+
+def test_generated_passwords_satisfy_the_servers_policies():
+    for password in (passwords.generate() for _ in range(500)):
+        assert all(re.search(kind, password) for kind in ("[a-z]", "[A-Z]", "[0-9]", "_"))
 
 
 def test_missing_passwords_are_made_and_nothing_else(secrets):
@@ -49,6 +55,11 @@ def test_missing_passwords_are_made_and_nothing_else(secrets):
         "nielsen": (secrets / "nielsen").read_text().strip(),
         "guest": (secrets / "guest").read_text().strip(),
     }
+
+
+def test_nothing_is_generated_for_a_password_that_is_kept(secrets):
+    people = [{"name": "ada", "from": ["192.0.2.1"], "password_hash": "*" + 40 * "A"}]
+    assert run_module("peat_passwords", people=people, secrets_dir=str(secrets))["created"] == []
 
 
 def test_the_umask_makes_no_difference(secrets):

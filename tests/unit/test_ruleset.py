@@ -290,6 +290,30 @@ def test_only_what_differs_is_done_and_shown(found, needs, line):
     assert line.removeprefix("-") not in made.before.splitlines()
 
 
+def test_a_few_elements_are_changed_where_they_are():
+    """So no client that stays in the list is refused while the table would be replaced."""
+    found = LISTING.replace("10.0.0.7, 192.0.2.0/24", "10.0.0.8, 192.0.2.0/24")
+    made = plan(State(flatten(found), WANTED.files, WANTED.unit), WANTED)
+    assert made.load
+    assert made.update == (
+        "delete element inet peat tcp_8080_ipv4 { 10.0.0.8 }\nadd element inet peat tcp_8080_ipv4 { 10.0.0.7 }\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "",
+        LISTING.replace("policy accept", "policy drop"),
+        LISTING.replace("10.0.0.7, ", "10.0.0.7, 10.0.0.8-10.0.0.9, "),
+        LISTING.replace("10.0.0.7, ", "10.0.0.7, " + "".join(f"10.0.1.{number}, " for number in range(51))),
+    ],
+)
+def test_anything_else_replaces_the_table(found):
+    made = plan(State(flatten(found), WANTED.files, WANTED.unit), WANTED)
+    assert (made.load, made.update) == (True, "")
+
+
 def test_addresses_are_written_as_nft_lists_them():
     networks = tuple(map(ipaddress.ip_network, ("192.0.2.1/32", "192.0.2.8/29", "2001:db8::1/128", "2001:db8::/32")))
     one = Opening(1, "tcp", networks)

@@ -176,6 +176,11 @@ def test_addresses_that_are_refused(wished, told):
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize("listens", [["127.0.0.1", "::1", "192.0.2.10", "2001:db8::10"], ["*"], ["::"]])
+def test_the_addresses_by_which_clients_call(listens):
+    assert server_host.reachable(listens, [LOOPBACK, ETHERNET]) == ["192.0.2.10", "2001:db8::10"]
+
+
 def test_addresses_are_written_as_the_server_compares_them():
     assert server_host.bind_addresses(["2001:DB8:0:0::10"], [ETHERNET]) == ["2001:db8::10"]
 
@@ -287,6 +292,9 @@ def test_no_option_is_advised_that_is_refused_itself():
         ({"disable_skip_grant_tables": True}, "let everybody in"),
         ({"max_allowed_packet": "16M"}, "16M is less than 64M"),
         ({"max_allowed_packet": 1024}, "1024 is less than 64M"),
+        ({"ssl-key": "/tmp/key"}, "set tls_certificate, tls_key and tls_authority"),
+        ({"tls_version": "TLSv1.1,TLSv1.2"}, "TLSv1.1,TLSv1.2 is not safe or unknown: use TLSv1.2 or TLSv1.3"),
+        ({"tls_version": ""}, "is not safe or unknown"),
         ({"innodb_buffer_pool_size": "5G"}, "5G is more than the 4096M of this host"),
         ({"sql_mode": ["A", "B"]}, "the value is a list"),
         ({"sql_mode": {"A": 1}}, "the value is a mapping"),
@@ -388,6 +396,19 @@ def test_memory(memory_mb, data_mb, pool_mb, redo_mb):
 @pytest.mark.parametrize(("clients", "connections"), [(1, 151), (40, 151), (41, 153), (300, 930)])
 def test_connections(clients, connections):
     assert server_options.compute(wishes(clients=clients))["max_connections"] == str(connections)
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_a_certificate_and_no_old_protocol(flavour):
+    options = server_options.compute(wishes(flavour, tls_directory="/etc/mysql/tls"))
+    assert {name: value for name, value in options.items() if name.startswith(("ssl", "tls"))} == {
+        "ssl_ca": "/etc/mysql/tls/ca.crt",
+        "ssl_cert": "/etc/mysql/tls/server.crt",
+        "ssl_key": "/etc/mysql/tls/server.key",
+        "tls_version": "TLSv1.2,TLSv1.3",
+    }
+    assert not [name for name in server_options.compute(wishes(flavour)) if name.startswith(("ssl", "tls"))]
+    server_options.check_settings({"tls_version": "TLSv1.3"}, flavour, VERSIONS[flavour][-1], 4096)
 
 
 def test_settings_win_and_null_leaves_an_option_out():
@@ -525,6 +546,36 @@ TREE = {
 
 def tree_names(folder):
     return [path.rpartition("/")[2] for path in TREE if path.rpartition("/")[0] == folder.rstrip("/")]
+
+
+@pytest.mark.parametrize(
+    ("would_be", "more"),
+    [
+        ({"datadir": "/var/lib/mysql/", "tmpdir": "/tmp", "pid_file": "/var/run/mysqld/mysqld.pid"}, []),
+        ({"datadir": "/srv/data", "innodb_undo_directory": "/srv/data/undo"}, ["/srv/data"]),
+        ({"log_error": "/srv/log/error.log", "slow_query_log_file": "host-slow.log"}, ["/srv/log"]),
+        ({"tmpdir": "/fast/one:/fast/two"}, ["/fast/one", "/fast/two"]),
+        ({"secure_file_priv": "NULL", "innodb_data_home_dir": ""}, []),
+        ({"datadir": "/var/lib/mysql-other"}, ["/var/lib/mysql-other"]),
+    ],
+)
+def test_folders_the_server_writes_to(would_be, more):
+    default = ["/run/mysqld", "/var/lib/mysql", "/var/log/mysql"]
+    assert server.writable("mariadb", would_be) == default + more
+
+
+def test_the_sandbox_in_the_unit():
+    lines = server.sandbox("mariadb", ["/srv/a b", "/srv/100%"])
+    assert 'ReadWritePaths=-"/srv/a b"' in lines
+    assert "ReadWritePaths=-/srv/100%%" in lines
+    assert "ProtectHome=yes" in lines
+    assert "ProtectHome=no" in server.sandbox("mysql", ["/home/mysql"])
+
+
+@pytest.mark.parametrize("folders", [None, ["/var/lib/mysql"]])
+def test_the_unit_has_a_sandbox_if_it_is_wanted(folders):
+    files = server.files(MARIADB, server_options.compute(wishes("mariadb")), False, folders)
+    assert ("ProtectSystem=strict" in files[server.drop_in_file(MARIADB["unit"])]) == (folders is not None)
 
 
 def test_option_files_are_read_in_the_order_of_the_servers():
