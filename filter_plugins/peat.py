@@ -198,6 +198,15 @@ def peat_passwords(people: Any, secrets_dir: str) -> dict[str, str | None]:
         raise AnsibleFilterError(str(error)) from error
 
 
+def tls_files(files: list[dict[str, str]], directory: str) -> list[dict[str, str]]:
+    """Return what the controller has for a service as files of its directory on the server, for managed_files."""
+    found = []
+    for file in files:
+        with open(file["src"], encoding="utf-8") as source:
+            found.append({"path": f"{directory}/{file['name']}", "mode": "0640", "secret": source.read()})
+    return found
+
+
 def _with_tls(lab: dict[str, Any], tls: str) -> list[str]:
     loaded = _load(lab)
     return sorted({access.person for access in loaded.matrix if loaded.people[access.person].tls == tls})
@@ -235,5 +244,6 @@ class FilterModule:
                 peat_zeo_problems,
                 peat_zeo_projects,
                 peat_zeo_users,
+                tls_files,
             )
         }

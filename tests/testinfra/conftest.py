@@ -71,6 +71,8 @@ def run_ansible(program: str, *arguments: str) -> tuple[int, dict | None, str]:
             "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
             "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
+            "ANSIBLE_CALLBACK_PLUGINS": str(REPOSITORY / "tests/ansible"),
+            "ANSIBLE_CALLBACKS_ENABLED": "kept_modules",
         },
         text=True,
         capture_output=True,
