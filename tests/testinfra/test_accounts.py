@@ -65,7 +65,7 @@ def databases(sql, site):
 
 
 @pytest.fixture
-def access(databases):
+def access(databases, tmp_path):
     """access(projects, people=..., passwords=..., check=False) -> the module's result."""
 
     def run(projects, people=None, check=False, fails=False, **arguments):
@@ -76,9 +76,12 @@ def access(databases):
             "allow_anywhere": True,
             **arguments,
         }
-        options = ["--check"] if check else []
-        words = ["mysql", "--diff", *options, "--module-name=peat_access", f"--args={json.dumps(arguments)}"]
-        code, report, text = run_ansible("ansible", *words)
+        # Thousands of people are more than a command line can hold.
+        file = tmp_path / "arguments.json"
+        file.write_text(json.dumps({"arguments": arguments}))
+        words = ["mysql", "--diff", f"--extra-vars=@{file}", "--module-name=peat_access"]
+        words.append("--args=" + json.dumps({name: f"{{{{ arguments.{name} }}}}" for name in arguments}))
+        code, report, text = run_ansible("ansible", *words, *(["--check"] if check else []))
         assert report, text
         (result,) = report["plays"][0]["tasks"][0]["hosts"].values()
         assert bool(code) is fails, result.get("msg", text)
