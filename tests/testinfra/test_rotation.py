@@ -63,19 +63,19 @@ def secrets(lab) -> Path:
 @pytest.fixture(scope="module")
 def lets_in(lab, modern):
     """lets_in(person, password): whether it does, at the IPv4 and at the IPv6 address of a client."""
-    run = log_in(lab, modern)
+    with log_in(lab, modern) as run:
 
-    def ask(person: str, *passwords: str) -> list[bool]:
-        logins = [
-            {"user": person, "password": password, "from": lab.hosts["modern"][address], "tls": False}
-            for password in passwords
-            for address in ("address", "address6")
-        ]
-        answers = run(logins, [])
-        assert all(answer in ({}, 1045) for answer in answers), answers
-        return [answer == {} for answer in answers]
+        def ask(person: str, *passwords: str) -> list[bool]:
+            logins = [
+                {"user": person, "password": password, "from": lab.hosts["modern"][address], "tls": False}
+                for password in passwords
+                for address in ("address", "address6")
+            ]
+            answers = run(logins, [])
+            assert all(answer in ({}, 1045) for answer in answers), answers
+            return [answer == {} for answer in answers]
 
-    return ask
+        yield ask
 
 
 YES, NO = [True, True], [False, False]
