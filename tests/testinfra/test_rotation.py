@@ -118,7 +118,7 @@ def watched(server, tmp_path_factory):
 def before(lab, run_client) -> dict:
     """What was: passwords, and a session of farrell's that is saving."""
     found = {name: lab.password(name) for name in ("farrell", "guest")}
-    found["loop"] = run_client.loop("peat2", "peat2", "farrell", "hewlsample", seconds=3600, prefix="rotated")
+    found["loop"] = run_client.loop("peat2", "peat2", "farrell", "hewlsample", seconds=3600, every=0.3, prefix="rotated")
     found["loop"].wait_for(2)
     return found
 
