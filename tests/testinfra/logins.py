@@ -62,10 +62,10 @@ def peat_access(lab: Lab) -> Iterator[Callable[[dict], dict]]:
     """Give peat_access(arguments) -> the module's result on the server."""
     ssh = onhost.ssh(lab.server)
     onhost.install(ssh)
-    with onhost.runner(ssh) as talk:
+    with onhost.runner(ssh) as ask:
 
         def run(arguments: dict) -> dict:
-            said = talk(["peat_access", arguments])
+            said = ask(["peat_access", arguments])
             found = onhost.result(said)
             assert "seconds" in found, said
             assert not found.get("failed"), found["msg"]
@@ -83,12 +83,12 @@ def log_in(lab: Lab, modern) -> Iterator[Callable[[list[dict], Projects], list]]
     path = "/usr/local/lib/peat-tests/reach.py"
     put(modern, (CLIENTS / "reach.py").read_bytes(), path)
     to = {"server": [lab.server["address"], lab.server["address6"]], "port": lab.server["port"]}
-    with onhost.Talk([*onhost.ssh(lab.hosts["modern"]), INTERPRETERS["relstorage4"], path, "answer"]) as talk:
+    with onhost.talk([*onhost.ssh(lab.hosts["modern"]), INTERPRETERS["relstorage4"], path, "answer"]) as ask:
 
         def run(logins: list[dict], projects: Projects) -> list:
             return [
                 answer if isinstance(answer, int) else {name: set(able) for name, able in answer.items()}
-                for answer in talk({**to, "logins": logins, "projects": list(projects)})
+                for answer in ask({**to, "logins": logins, "projects": list(projects)})
             ]
 
         yield run

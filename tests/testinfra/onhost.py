@@ -2,17 +2,20 @@
 
 `install` puts the module, what it imports and a starter into a folder of the host; the starter runs the
 module in the process whose id and memory can then be looked at, and prints the module's result. For hundreds
-of runs there is `Talk`: one program on the host, with everything imported, that forks for each run.
+of runs there is `runner`: one program on the host, with everything imported, that forks for each run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pathlib
 import shlex
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
 
 import ansible.module_utils
 import ansible.release
@@ -113,31 +116,31 @@ def command(module: str, **arguments) -> str:
     return shlex.join(["python3", f"{FOLDER}/start.py", module, json.dumps(arguments)])
 
 
-class Talk:
-    """A program on a host that answers each line with a line, both JSON; it ends with the connection."""
+@contextlib.contextmanager
+def talk(words: list[str]) -> Iterator[Callable]:
+    """Start a program that answers each line with a line, both JSON; give ask(question) -> answer."""
+    # A file of its own for errors: ssh makes non-blocking what it gets, and Ansible refuses to share such a thing.
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,
+    ):
 
-    def __init__(self, words: list[str]):
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        def ask(question):
+            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.flush()
+            if line := process.stdout.readline():
+                return json.loads(line)
+            process.wait()
+            errors.seek(0)
+            raise AssertionError(f"{words} ended with {process.returncode}: {errors.read()}")
 
-    def __call__(self, question):
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        assert line, f"{self.process.args} ended: {self.process.wait()}"
-        return json.loads(line)
-
-    def __enter__(self) -> Talk:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
+        yield ask
 
 
-def runner(ssh: list[str]) -> Talk:
-    """A program that answers [module, arguments] with what the module printed, for `result`."""
-    return Talk([*ssh, f"python3 {FOLDER}/start.py"])
+def runner(ssh: list[str]) -> contextlib.AbstractContextManager[Callable]:
+    """Give ask([module, arguments]) -> what the module printed, for `result`."""
+    return talk([*ssh, f"python3 {FOLDER}/start.py"])
 
 
 def run(ssh: list[str], module: str, **arguments) -> dict:

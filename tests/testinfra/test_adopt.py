@@ -211,8 +211,8 @@ def test_site_changes_what_was_said_and_nothing_else(adopted, report):
     for run in ("foretold", "site"):
         (accounts,) = adopted[run].output_of("Accounts | Everybody")
         assert accounts["steps"] == report["site_yml_will"]
-    # A dry run of site.yml installs no package: nft cannot say in its words what the rules will be, fail2ban's files have
-    # no folder. Adopting says which packages it will be.
+    # A dry run of site.yml installs no package: nft cannot say in its words what the rules will be, fail2ban's files
+    # have no folder. Adopting says which packages it will be.
     packages = ("firewall : Install | nftables", "fail2ban : Install | fail2ban")
     foreseen = [
         change

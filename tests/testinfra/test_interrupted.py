@@ -226,7 +226,7 @@ def watched(lab, server, apply, lists, everybody):
     put(server, (WATCHER % onhost.FOLDER).encode(), WATCH)
     before, after, _ = lists
     people = sorted({person for person, _ in everybody})
-    with onhost.Talk([*onhost.ssh(lab.server), f"python3 {WATCH}"]) as watch:
+    with onhost.talk([*onhost.ssh(lab.server), f"python3 {WATCH}"]) as watch:
 
         def run(at=0, when="", look=False):
             apply(before)

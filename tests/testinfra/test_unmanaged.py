@@ -175,7 +175,12 @@ def test_locked(access, lists, sql, zoo, lab, modern, log_in, address):
     data = {"server": [lab.server["address"]], "port": lab.server["port"]}
     data["login"] = {"user": "zoe", "password": FOREIGN, "from": address}
     line = [INTERPRETERS["relstorage4"], "/usr/local/lib/peat-tests/reach.py", "hold", json.dumps(data)]
-    session = subprocess.Popen([*onhost.ssh(lab.hosts["modern"]), shlex.join(line)], stdout=subprocess.PIPE, text=True)
+    session = subprocess.Popen(
+        [*onhost.ssh(lab.hosts["modern"]), shlex.join(line)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert session.stdout.readline() == "connected\n"
     result = settled(access, lists, "lock")
     assert session.wait(30) == 0  # ended by the server
