@@ -300,9 +300,8 @@ def inside(server: Server, size: int, compared: dict[int, dict[str, float]], rep
     read, bare = (min(column) for column in zip(*reads))
     print(f"{size} projects, {10 * size} accounts, inside the module:")
     print(f"    from empty {first['seconds']:.2f} s, no-op {no_op:.2f} s, peak memory {peak:.0f} MiB")
-    print(
-        f"    the module's own processor time: {first['cpu_seconds']:.2f} s and {min(a['cpu_seconds'] for a in again):.2f} s"
-    )
+    processor = min(answer["cpu_seconds"] for answer in again)
+    print(f"    the module's own processor time: {first['cpu_seconds']:.2f} s and {processor:.2f} s")
     print(f"    one read of the grant tables {read:.2f} s (as bare rows {bare:.2f} s)")
     print(
         f"    one person added {one_more['seconds']:.2f} s, {one_more['seconds'] - no_op:+.2f} s beyond the no-op,"
