@@ -411,7 +411,7 @@ thead th:first-child { left: 0; z-index: 2; border-right: 1px solid var(--line);
 .read { background: var(--plain-band); color: var(--plain); }
 .both { background: var(--warn-band); color: var(--warn); font-weight: 600; }
 .access td:nth-last-child(-n + 2) { min-width: 11rem; }
-@media (max-width: 40rem) { tbody th { min-width: 7rem; max-width: 8rem; } }
+@media (max-width: 40rem) { tbody th { min-width: 8.5rem; max-width: 9rem; } }
 @media print {
   .wide { page: wide; }
   .scroll { overflow: visible; max-height: none; border: 0; width: auto; }

@@ -238,7 +238,7 @@ def do_new_oid(database, options):
 
 
 def do_commit_loop(database, options):
-    """Add one record and save, again and again, for --seconds or until a save fails.
+    """Add one record and save, again and again, at most one in --every seconds, for --seconds or until a save fails.
 
     Prints {"saved": name} as soon as PEAT regards a save as done. In the end saved: how many; error:
     what ended the loop, or null.
@@ -253,6 +253,7 @@ def do_commit_loop(database, options):
             error = failure.answer["error"]
             break
         answer({"saved": name})
+        time.sleep(options.every)
         saved += 1
         number += 1
     return {"saved": saved, "error": error}
@@ -281,6 +282,7 @@ def main():
             command.add_argument("--commits", type=int, default=1)
             command.add_argument("--size", type=int, default=3000000)
             command.add_argument("--seconds", type=float, default=60)
+            command.add_argument("--every", type=float, default=0)
     options = parser.parse_args()
     # PEAT keeps copies of attached files in the home folder; a session elsewhere has none.
     os.environ["HOME"] = tempfile.mkdtemp()

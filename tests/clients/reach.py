@@ -1,6 +1,7 @@
 """What accounts can do from which address of this host, tried on the server.
 
 usage: reach.py probe JSON   {"server", "port", "logins": [{"user", "password", "from", "tls"}], "projects": []}
+       reach.py answer       `probe` for each line of the standard input, with a line for each
        reach.py hold JSON    one login: asks again and again until the server ends the session
 
 JSON may come from the standard input: `-`.
@@ -84,9 +85,17 @@ def hold(server, port, login):
             print(error.args[0], flush=True)
 
 
-if __name__ == "__main__":
-    arguments = json.loads(sys.stdin.read() if sys.argv[2] == "-" else sys.argv[2])
-    if sys.argv[1] == "probe":
+def main(command, words):
+    if command == "answer":
+        for line in sys.stdin:
+            print(json.dumps(probe(**json.loads(line))), flush=True)
+        return
+    arguments = json.loads(sys.stdin.read() if words[0] == "-" else words[0])
+    if command == "probe":
         print(json.dumps(probe(**arguments)))
     else:
         hold(**arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -2,8 +2,8 @@
 
 The scenario's inventories come from PEAT_INVENTORY, separated by colons, as `ansible-playbook -i` was
 given them. Tests reach every host over SSH, use projects with the real programs of tests/clients on the
-client hosts, and change the server only through site.yml. A module that gave site.yml another list
-leaves the host as the scenario's inventory wants it.
+client hosts, and change the server only through site.yml. Where a module gave the server
+another list, the host becomes again what the scenario's inventory says before a module that needs it, and in the end.
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ def sql(server) -> Callable[[str], list[list[str]]]:
     def run(statement: str) -> list[list[str]]:
         done = server.run("%s --batch --skip-column-names --execute=%s", program, statement)
         assert done.rc == 0, f"{statement}: {done.stderr}"
-        return [line.split("\t") for line in done.stdout.splitlines()]
+        # Not splitlines(): a salt of MySQL's may have any of the letters that end a line to Python.
+        return [line.split("\t") for line in done.stdout.split("\n")[:-1]]
 
     return run
 
@@ -301,12 +302,19 @@ class Site:
             self.to_restore = False
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    """site.yml; after the module's last test the host is what the inventory says."""
+    """site.yml; after the last test the host is what the inventory says."""
     runner = Site()
     yield runner
     runner.restore()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_listed(request, site) -> None:
+    """Before a module's first test, too, unless the module is marked as working with `any_list`."""
+    if not request.node.get_closest_marker("any_list"):
+        site.restore()
 
 
 # Real clients

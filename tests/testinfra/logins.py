@@ -7,8 +7,6 @@ databases, addresses of a client host, the module, and the logins.
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import onhost
@@ -59,39 +57,41 @@ def databases(sql, projects: Projects) -> Iterator[None]:
         sql(f"DROP DATABASE `{name}`")
 
 
-def peat_access(lab: Lab) -> Callable[[dict], dict]:
-    """Return peat_access(arguments) -> the module's result on the server."""
+@contextlib.contextmanager
+def peat_access(lab: Lab) -> Iterator[Callable[[dict], dict]]:
+    """Give peat_access(arguments) -> the module's result on the server."""
     ssh = onhost.ssh(lab.server)
     onhost.install(ssh)
+    with onhost.runner(ssh) as ask:
 
-    def run(arguments: dict) -> dict:
-        found = onhost.run(ssh, "peat_access", **arguments)
-        assert not found.get("failed"), found["msg"]
-        return found
+        def run(arguments: dict) -> dict:
+            said = ask(["peat_access", arguments])
+            found = onhost.result(said)
+            assert "seconds" in found, said
+            assert not found.get("failed"), found["msg"]
+            return found
 
-    return run
+        yield run
 
 
-def log_in(lab: Lab, modern) -> Callable[[list[dict], Projects], list]:
-    """Return log_in(logins, projects) -> for each login the error's number, or what it can do by project.
+@contextlib.contextmanager
+def log_in(lab: Lab, modern) -> Iterator[Callable[[list[dict], Projects], list]]:
+    """Give log_in(logins, projects) -> for each login the error's number, or what it can do by project.
 
     A login has `user`, `password`, `from` (an address of the host modern) and `tls`.
     """
     path = "/usr/local/lib/peat-tests/reach.py"
     put(modern, (CLIENTS / "reach.py").read_bytes(), path)
-    command = [*onhost.ssh(lab.hosts["modern"]), INTERPRETERS["relstorage4"], path, "probe", "-"]
     to = {"server": [lab.server["address"], lab.server["address6"]], "port": lab.server["port"]}
+    with onhost.talk([*onhost.ssh(lab.hosts["modern"]), INTERPRETERS["relstorage4"], path, "answer"]) as ask:
 
-    def run(logins: list[dict], projects: Projects) -> list:
-        data = json.dumps({**to, "logins": logins, "projects": list(projects)})
-        done = subprocess.run(command, input=data, text=True, capture_output=True)
-        assert done.returncode == 0, done.stderr
-        return [
-            answer if isinstance(answer, int) else {name: set(able) for name, able in answer.items()}
-            for answer in json.loads(done.stdout)
-        ]
+        def run(logins: list[dict], projects: Projects) -> list:
+            return [
+                answer if isinstance(answer, int) else {name: set(able) for name, able in answer.items()}
+                for answer in ask({**to, "logins": logins, "projects": list(projects)})
+            ]
 
-    return run
+        yield run
 
 
 def offers_tls(sql) -> bool:

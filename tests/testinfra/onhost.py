@@ -1,17 +1,21 @@
 """Runs a module of this repository on a host without a controller, to interrupt and to measure it.
 
 `install` puts the module, what it imports and a starter into a folder of the host; the starter runs the
-module in the process whose id and memory can then be looked at, and prints the module's result.
+module in the process whose id and memory can then be looked at, and prints the module's result. For hundreds
+of runs there is `runner`: one program on the host, with everything imported, that forks for each run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pathlib
 import shlex
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
 
 import ansible.module_utils
 import ansible.release
@@ -20,20 +24,51 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = "/usr/local/lib/peat-tests/modules"
 
 STARTER = """
-import json, pathlib, resource, runpy, sys, time
+import json, os, pathlib, resource, runpy, sys, time
 here = pathlib.Path(__file__).parent
 sys.path.insert(0, str(here))
 import ansible.module_utils.basic as basic
-arguments = json.loads(sys.stdin.read() if sys.argv[2] == "-" else sys.argv[2])
-basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
-basic._ANSIBLE_PROFILE = "legacy"
-started = time.monotonic()
-try:
-    runpy.run_path(str(here / (sys.argv[1] + ".py")), run_name="__main__")
-finally:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    took = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time()}
-    print(json.dumps({"peak_kilobytes": peak, **took}))
+def run(module, arguments):
+    basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
+    basic._ANSIBLE_PROFILE = "legacy"
+    started = time.monotonic()
+    try:
+        runpy.run_path(str(here / (module + ".py")), run_name="__main__")
+    finally:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        took = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time()}
+        print(json.dumps({"peak_kilobytes": peak, **took}), flush=True)
+def fork(module, arguments):
+    "Run a module in a fork of this process; its id, and where its output can be read."
+    output, write = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write)
+        return child, output
+    try:
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        run(module, arguments)
+    except SystemExit:
+        pass
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    os._exit(0)
+def answers():
+    "Run the modules that are asked for, a line each, and answer with a line for each."
+    import pymysql
+    from ansible.module_utils.peat import account_reader, accounts, foreign, lab, sql, unlisted
+    for line in sys.stdin:
+        child, output = fork(*json.loads(line))
+        with open(output) as said:
+            text = said.read()
+        os.waitpid(child, 0)
+        print(json.dumps(text), flush=True)
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        answers()
+    else:
+        run(sys.argv[1], json.loads(sys.stdin.read() if sys.argv[2] == "-" else sys.argv[2]))
 """
 
 
@@ -79,6 +114,33 @@ def install(ssh: list[str]) -> None:
 def command(module: str, **arguments) -> str:
     """The shell words that run a module on the host."""
     return shlex.join(["python3", f"{FOLDER}/start.py", module, json.dumps(arguments)])
+
+
+@contextlib.contextmanager
+def talk(words: list[str]) -> Iterator[Callable]:
+    """Start a program that answers each line with a line, both JSON; give ask(question) -> answer."""
+    # A file of its own for errors: ssh makes non-blocking what it gets, and Ansible refuses to share such a thing.
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,
+    ):
+
+        def ask(question):
+            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.flush()
+            if line := process.stdout.readline():
+                return json.loads(line)
+            process.wait()
+            errors.seek(0)
+            raise AssertionError(f"{words} ended with {process.returncode}: {errors.read()}")
+
+        yield ask
+
+
+def runner(ssh: list[str]) -> contextlib.AbstractContextManager[Callable]:
+    """Give ask([module, arguments]) -> what the module printed, for `result`."""
+    return talk([*ssh, f"python3 {FOLDER}/start.py"])
 
 
 def run(ssh: list[str], module: str, **arguments) -> dict:

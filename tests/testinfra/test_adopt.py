@@ -211,16 +211,18 @@ def test_site_changes_what_was_said_and_nothing_else(adopted, report):
     for run in ("foretold", "site"):
         (accounts,) = adopted[run].output_of("Accounts | Everybody")
         assert accounts["steps"] == report["site_yml_will"]
-    # A dry run installs no package: nft cannot say in its words what the rules will be, fail2ban's files have no
-    # folder.
+    # A dry run of site.yml installs no package: nft cannot say in its words what the rules will be, fail2ban's files
+    # have no folder. Adopting says which packages it will be.
+    packages = ("firewall : Install | nftables", "fail2ban : Install | fail2ban")
     foreseen = [
         change
         for change in adopted["site"].changed
-        if not change[1].endswith("Install | nftables") and not change[1].startswith("fail2ban :")
+        if change[1] not in packages and not change[1].startswith("fail2ban :")
     ]
     assert adopted["foretold"].changed == foreseen
     said = [change for change in adopted["done"].changed if "Adopt |" not in change[1]]
-    assert sorted(said) == sorted(foreseen)
+    assert sorted(said) == sorted([*foreseen, *(("old", package) for package in packages)])
+    assert set(said) <= set(adopted["site"].changed)
     diffs = [[diff for diff in adopted[run].diffs if "peat :" in diff[1]] for run in ("done", "foretold", "site")]
     assert diffs[0] == diffs[1] == diffs[2] != []
     assert adopted["settled"].changed == []

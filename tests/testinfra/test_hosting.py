@@ -83,13 +83,11 @@ def request_(lab) -> dict:
 @pytest.fixture(scope="module")
 def hosted(host_project, request_, site, inventory, state, files, run_client, lab) -> Iterator[dict]:
     """The request foretold, done, and done again, while somebody else's client works on."""
-    settled = site()
-    assert settled.ok, settled.failure
     before, kept = state(), files()
     stranger = run_client(
         "stranger", "relstorage4", "open", "ada", "titration_db", password="not made yet", port=lab.server["port"]
     )
-    loop = run_client.loop("peat2", "peat2", "farrell", "hewlsample", seconds=3600, prefix="meanwhile")
+    loop = run_client.loop("peat2", "peat2", "farrell", "hewlsample", seconds=3600, every=0.3, prefix="meanwhile")
     loop.wait_for(2)
     found = {"loop": loop, "before": before, "kept": kept, "stranger": stranger}
     found["foretold"] = host_project(request_, check=True)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import random
-import subprocess
 
 import logins
 import onhost
 import pytest
 from conftest import put
 from peat import auth
+
+pytestmark = pytest.mark.any_list
 
 #: How often the module is killed, each time in another part of the run.
 POINTS = 20
@@ -27,14 +27,14 @@ OLD, NEW = "the password of before", "the password of now"
 WATCH = "/usr/local/lib/peat-tests/watch.py"
 
 WATCHER = '''
-"""Runs the module in a process of its own behind a socket that counts; kills it at a statement if told to."""
-import json, os, select, signal, socket, subprocess, sys, time
-here = "%s"
-sys.path.insert(0, here)
+"""For each order, a line of the standard input, runs the module in a fork of its own behind a socket that counts, and
+kills it at a statement if told to."""
+import json, os, select, signal, socket, sys, time
+sys.path.insert(0, "%s")
+import start
 import pymysql
-from ansible.module_utils.peat import account_reader, account_state
+from ansible.module_utils.peat import account_reader, account_state, accounts, foreign, lab, sql, unlisted
 
-order = json.loads(sys.stdin.read())
 real = "/run/mysqld/mysqld.sock"
 ours = "/run/peat-test-watch.sock"
 own = pymysql.connect(unix_socket=real, user="root", autocommit=True)
@@ -44,7 +44,7 @@ def query(text):
         cursor.execute(text)
         return list(cursor.fetchall())
 
-def look(statement):
+def look(order, statement):
     """What every login of the order could do now."""
     state = account_reader.read(query)
     can = []
@@ -70,59 +70,62 @@ def in_clear(greeting):
     flags = greeting.index(b"\\0", 5) + 1 + 4 + 8 + 1 + 1
     return greeting[:flags] + bytes([greeting[flags] & ~8]) + greeting[flags + 1 :]
 
-def kill():
-    module.send_signal(signal.SIGKILL)
-    raise EOFError
+def watch(order):
+    """One run of the module."""
+    module, said = start.fork("peat_access", {**order["arguments"], "login_unix_socket": ours})
+
+    def kill():
+        os.kill(module, signal.SIGKILL)
+        raise EOFError
+
+    client, server = listener.accept()[0], socket.socket(socket.AF_UNIX)
+    server.connect(real)
+    seen, count, due = [], 0, None
+    try:
+        client.sendall(in_clear(server.recv(1 << 16)))
+        while True:
+            ready = select.select([client, server], [], [])[0]
+            if server in ready:
+                data = server.recv(1 << 16)
+                if due == "after":
+                    kill()
+                if not data:
+                    raise EOFError
+                client.sendall(data)
+            elif client in ready:
+                head = receive(client, 4)
+                body = receive(client, int.from_bytes(head[:3], "little"))
+                text = body[1:].decode(errors="replace") if head[3] == 0 and body[:1] == b"\\x03" else ""
+                verb = text.split(None, 1)[0].upper() if text.strip() else ""
+                if verb not in ("", "SELECT", "SET", "SHOW"):
+                    count += 1
+                    if order["look"]:
+                        seen.append(look(order, text[:60]))
+                    due = order["when"] if count == order["at"] else None
+                    if due == "before":
+                        kill()
+                server.sendall(head + body)
+                if due == "meanwhile":
+                    kill()
+    except EOFError:
+        client.close()
+        server.close()
+    with open(said) as file:
+        output = file.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(module, 0)[1])
+    left = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> CONNECTION_ID()"
+    while query(left)[0][0]:  # what the server was told last may still be at work
+        time.sleep(0.02)
+    seen.append(look(order, "the end"))
+    return {"code": code, "count": count, "seen": seen, "output": output}
 
 if os.path.exists(ours):
     os.unlink(ours)
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(ours)
 listener.listen()
-arguments = json.dumps({**order["arguments"], "login_unix_socket": ours})
-module = subprocess.Popen([sys.executable, here + "/start.py", "peat_access", "-"],
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-module.stdin.write(arguments)
-module.stdin.close()
-client, server = listener.accept()[0], socket.socket(socket.AF_UNIX)
-server.connect(real)
-seen, count, due = [], 0, None
-try:
-    client.sendall(in_clear(server.recv(1 << 16)))
-    while True:
-        ready = select.select([client, server], [], [])[0]
-        if server in ready:
-            data = server.recv(1 << 16)
-            if due == "after":
-                kill()
-            if not data:
-                raise EOFError
-            client.sendall(data)
-        elif client in ready:
-            head = receive(client, 4)
-            body = receive(client, int.from_bytes(head[:3], "little"))
-            text = body[1:].decode(errors="replace") if head[3] == 0 and body[:1] == b"\\x03" else ""
-            verb = text.split(None, 1)[0].upper() if text.strip() else ""
-            if verb not in ("", "SELECT", "SET", "SHOW"):
-                count += 1
-                if order["look"]:
-                    seen.append(look(text[:60]))
-                due = order["when"] if count == order["at"] else None
-                if due == "before":
-                    kill()
-            server.sendall(head + body)
-            if due == "meanwhile":
-                kill()
-except EOFError:
-    client.close()
-    server.close()
-output = module.stdout.read()
-code = module.wait()
-left = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> CONNECTION_ID()"
-while query(left)[0][0]:  # what the server was told last may still be at work
-    time.sleep(0.02)
-seen.append(look("the end"))
-print(json.dumps({"code": code, "count": count, "seen": seen, "output": output}))
+for line in sys.stdin:
+    print(json.dumps(watch(json.loads(line))), flush=True)
 '''
 
 
@@ -213,8 +216,8 @@ def everybody(lists):
 def apply(lab, sql, site):
     """apply(list) -> the module's result on the server; then the scenario's list again."""
     site.to_restore = True
-    with logins.databases(sql, PROJECTS):
-        yield logins.peat_access(lab)
+    with logins.databases(sql, PROJECTS), logins.peat_access(lab) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -222,18 +225,16 @@ def watched(lab, server, apply, lists, everybody):
     """watched(at, when, look) -> what came of a run of the second list over the first, killed at a statement."""
     put(server, (WATCHER % onhost.FOLDER).encode(), WATCH)
     before, after, _ = lists
+    people = sorted({person for person, _ in everybody})
+    with onhost.talk([*onhost.ssh(lab.server), f"python3 {WATCH}"]) as watch:
 
-    def run(at=0, when="", look=False):
-        apply(before)
-        people = sorted({person for person, _ in everybody})
-        order = {"arguments": after, "at": at, "when": when, "look": look, "logins": everybody, "people": people}
-        done = subprocess.run(
-            [*onhost.ssh(lab.server), f"python3 {WATCH}"], input=json.dumps(order), text=True, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        def run(at=0, when="", look=False):
+            apply(before)
+            return watch(
+                {"arguments": after, "at": at, "when": when, "look": look, "logins": everybody, "people": people}
+            )
 
-    return run
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +317,6 @@ def hold_moment(lists, everybody):
 @pytest.fixture(scope="module")
 def hold_logins(lab, modern, lists, everybody, sql):
     """hold_logins(exactly=None or a list) fails if a login can do what neither list says, or not what that one says."""
-    log_in = logins.log_in(lab, modern)
     certificate = logins.offers_tls(sql)
     with_tls = {entry["name"] for arguments in lists[:2] for entry in arguments["people"] if entry["tls"] == "required"}
     tries = [
@@ -339,7 +339,7 @@ def hold_logins(lab, modern, lists, everybody, sql):
     def nowhere_more(found, able):
         return all(names <= (able or {}).get(project, set()) for project, names in found.items())
 
-    def hold(exactly=False):
+    def hold(log_in, exactly=False):
         for login, found, before, after in zip(tries, log_in(tries, PROJECTS), *wanted, strict=True):
             if isinstance(found, int):
                 assert found in logins.REFUSED, (login, found)
@@ -349,8 +349,8 @@ def hold_logins(lab, modern, lists, everybody, sql):
             else:
                 assert nowhere_more(found, before) or nowhere_more(found, after), (login, found, before, after)
 
-    with logins.more_addresses(modern, lists[2]):
-        yield hold
+    with logins.more_addresses(modern, lists[2]), logins.log_in(lab, modern) as log_in:
+        yield functools.partial(hold, log_in)
 
 
 # The tests

@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from peat.addresses import contains, parse
 
+pytestmark = pytest.mark.any_list
+
 #: Lists are drawn in pairs. What is drawn depends on nothing but this file.
 PAIRS = 20
 #: An underscore is a wildcard in a careless GRANT; a dollar sign and a minus must be quoted.
@@ -69,13 +71,14 @@ def addresses(modern, nets):
 def apply(lab, sql, site):
     """apply(list) -> the module's result on the server; then the scenario's list again."""
     site.to_restore = True
-    with logins.databases(sql, PROJECTS):
-        yield logins.peat_access(lab)
+    with logins.databases(sql, PROJECTS), logins.peat_access(lab) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
 def log_in(lab, modern):
-    return logins.log_in(lab, modern)
+    with logins.log_in(lab, modern) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")

@@ -63,19 +63,19 @@ def secrets(lab) -> Path:
 @pytest.fixture(scope="module")
 def lets_in(lab, modern):
     """lets_in(person, password): whether it does, at the IPv4 and at the IPv6 address of a client."""
-    run = log_in(lab, modern)
+    with log_in(lab, modern) as run:
 
-    def ask(person: str, *passwords: str) -> list[bool]:
-        logins = [
-            {"user": person, "password": password, "from": lab.hosts["modern"][address], "tls": False}
-            for password in passwords
-            for address in ("address", "address6")
-        ]
-        answers = run(logins, [])
-        assert all(answer in ({}, 1045) for answer in answers), answers
-        return [answer == {} for answer in answers]
+        def ask(person: str, *passwords: str) -> list[bool]:
+            logins = [
+                {"user": person, "password": password, "from": lab.hosts["modern"][address], "tls": False}
+                for password in passwords
+                for address in ("address", "address6")
+            ]
+            answers = run(logins, [])
+            assert all(answer in ({}, 1045) for answer in answers), answers
+            return [answer == {} for answer in answers]
 
-    return ask
+        yield ask
 
 
 YES, NO = [True, True], [False, False]
@@ -118,7 +118,9 @@ def watched(server, tmp_path_factory):
 def before(lab, run_client) -> dict:
     """What was: passwords, and a session of farrell's that is saving."""
     found = {name: lab.password(name) for name in ("farrell", "guest")}
-    found["loop"] = run_client.loop("peat2", "peat2", "farrell", "hewlsample", seconds=3600, prefix="rotated")
+    found["loop"] = run_client.loop(
+        "peat2", "peat2", "farrell", "hewlsample", seconds=3600, every=0.3, prefix="rotated"
+    )
     found["loop"].wait_for(2)
     return found
 
@@ -339,10 +341,11 @@ def test_a_killed_run_is_finished_by_the_next(rotate, secrets, lets_in, lab):
     """Killed as soon as there is a new password, before a server can have it."""
     command = [Path(sys.executable).with_name("ansible-playbook"), *inventory_options(), "-e", "peat_rotate=nielsen"]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
-    run = subprocess.Popen(
-        [*command, PLAYBOOK], cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    # Ansible refuses what others may have made non-blocking, as ssh does with the errors' end that it shares with us.
+    nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen([*command, PLAYBOOK], cwd=REPOSITORY, env=environment, start_new_session=True, **nowhere)
     wait_until(lambda: (secrets / ".rotation/nielsen").exists() or run.poll() is not None, "a new password")
+    assert run.poll() is None, "it came to its end"
     os.killpg(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
     new, old = known(secrets, "nielsen")

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from conftest import CLIENTS, INTERPRETERS, put
 
+pytestmark = pytest.mark.any_list
+
 PROJECTS = {"un_managed": ("relstorage4", True), "unXmanaged": ("relstorage4", True)}
 SECRETS = {"ann": "the password of ann", "bob": "the password of bob", "peatadmin": "the administrator's"}
 FOREIGN = "the password of others"
@@ -65,15 +67,14 @@ def address(lab):
 def access(lab, sql, site):
     """access(unmanaged=..., check=False, **arguments) -> the module's result on the server."""
     site.to_restore = True
-    with logins.databases(sql, PROJECTS):
-        run = logins.peat_access(lab)
+    with logins.databases(sql, PROJECTS), logins.peat_access(lab) as run:
         yield lambda check=False, **arguments: run({**arguments, "_ansible_check_mode": check, "_ansible_diff": True})
 
 
 @pytest.fixture(scope="module")
 def log_in(lab, modern):
-    run = logins.log_in(lab, modern)
-    return lambda user, password, source: run([{"user": user, "password": password, "from": source}], PROJECTS)[0]
+    with logins.log_in(lab, modern) as run:
+        yield lambda user, password, source: run([{"user": user, "password": password, "from": source}], PROJECTS)[0]
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,12 @@ def test_locked(access, lists, sql, zoo, lab, modern, log_in, address):
     data = {"server": [lab.server["address"]], "port": lab.server["port"]}
     data["login"] = {"user": "zoe", "password": FOREIGN, "from": address}
     line = [INTERPRETERS["relstorage4"], "/usr/local/lib/peat-tests/reach.py", "hold", json.dumps(data)]
-    session = subprocess.Popen([*onhost.ssh(lab.hosts["modern"]), shlex.join(line)], stdout=subprocess.PIPE, text=True)
+    session = subprocess.Popen(
+        [*onhost.ssh(lab.hosts["modern"]), shlex.join(line)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert session.stdout.readline() == "connected\n"
     result = settled(access, lists, "lock")
     assert session.wait(30) == 0  # ended by the server
