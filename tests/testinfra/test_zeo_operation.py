@@ -5,7 +5,35 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import run_ansible, wait_until
+from conftest import put, run_ansible, wait_until
+
+#: Saves and backs up in turns, quicker than a second, then reads the root of what a restore would bring.
+BACKUPS_IN_A_ROW = b"""
+import os, shutil, sys, tempfile
+from ZODB import DB
+from ZODB.FileStorage import FileStorage
+program = {"__name__": "maintenance"}
+with open("/usr/local/lib/zeo-maintenance.py") as text:
+    exec(text.read(), program)
+os.umask(0o077)
+server = program["Server"]()
+database = DB(server.connect("hewlsample"))
+for number in range(4):
+    with database.transaction() as connection:
+        connection.root()["backups in a row"] = number
+    # After a pack comes a full copy.
+    if number == 0:
+        program["pack"](server, "hewlsample")
+    program["backup"](server, "hewlsample")
+database.close()
+folder = tempfile.mkdtemp()
+program["recover"](server, "hewlsample", folder)
+restored = DB(FileStorage(folder + "/Data.fs", read_only=True))
+with restored.transaction() as connection:
+    print("restored: %d" % connection.root()["backups in a row"])
+restored.close()
+shutil.rmtree(folder)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +163,52 @@ def test_backup_and_restore(host, client, lab, zeo_name, unused):
     assert client("add", prefix=unused, first=31, records=1)["ok"]
 
 
+def test_backups_of_one_second_lack_nothing(host):
+    """Names of backups are seconds: a full copy and what is added to it must not get the same one."""
+    before = len(backups(host))
+    put(host, BACKUPS_IN_A_ROW, "/run/backups_in_a_row.py")
+    assert host.check_output("/opt/zeo/bin/python /run/backups_in_a_row.py").endswith("restored: 3")
+    made = backups(host)[before:]
+    assert [kind for _moment, kind in made] == ["full", "increment", "increment", "increment"]
+    assert len({moment for moment, _kind in made}) == 4
+
+
+def last_set(host) -> str:
+    """Return the folder of the backups that the next one is added to."""
+    return host.check_output("ls -d /var/backups/peat-server/hewlsample/2* | tail -n 1")
+
+
+def test_what_a_killed_backup_left_spoils_none(host, client, unused):
+    client("add", prefix=unused, records=5)
+    whole, folder = backups(host), last_set(host)
+    date = "date --utc +%Y-%m-%d-%H-%M-%S"
+    wait_until(lambda: host.check_output(date) > whole[-1][0], "the next second")
+    now = host.check_output(date)
+    full = [moment for moment, kind in whole if kind == "full"][-1]
+    host.check_output(f"touch {folder}/adding && head --bytes=60 {folder}/data/{full}.fsz >{folder}/data/{now}.deltafsz")
+    assert backups(host) == whole
+    host.check_output("zeoctl backup hewlsample && zeoctl verify hewlsample")
+    assert backups(host)[:-1] == whole
+    assert backups(host)[-1][1] == "increment"
+
+
+def test_a_clock_that_went_back_is_reported(host):
+    """A backup with an earlier name than the last would not be found as the latest."""
+    later = f"{last_set(host)}/data/2100-01-01-00-00-00.index"
+    host.check_output("touch %s", later)
+    try:
+        refused = host.run("zeoctl backup hewlsample")
+        assert refused.rc == 1 and "2100-01-01-00-00-00, which is yet to come" in refused.stderr
+    finally:
+        host.check_output("rm %s", later)
+
+
 @pytest.mark.parametrize("file", ["data/*.fsz", "blobs/*.blob"])
 def test_a_damaged_backup_is_found(host, file):
     """And a restore of it changes nothing."""
     folder, name = file.split("/")
-    last_set = host.check_output("ls -d /var/backups/peat-server/hewlsample/2* | tail -n 1")
     newest = "find %s/%s -name %s -printf '%%T@ %%p\\n' | sort -n | tail -n 1 | cut -d' ' -f2"
-    file = host.check_output(newest, last_set, folder, name)
+    file = host.check_output(newest, last_set(host), folder, name)
     host.check_output("zeoctl verify hewlsample")
     host.check_output("mv %s /run/damaged", file)
     try:
