@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
-from conftest import put, run_ansible, wait_until
+from conftest import put, run_ansible, wait_until, zeo_inits
+
+ZEO_HOSTS = zeo_inits
 
 #: Saves and backs up in turns, quicker than a second, then reads the root of what a restore would bring.
 BACKUPS_IN_A_ROW = b"""
@@ -41,21 +44,27 @@ def host(hosts, zeo_name):
     return hosts[zeo_name]
 
 
-@pytest.fixture
-def client(lab, run_client, zeo_name):
-    """client(command, **options) -> the answer of a session of a client of the server's generation."""
+@pytest.fixture(scope="module")
+def session(lab, run_client):
+    """session(name, command, **options) -> the answer of a client of the generation of that server."""
     old = "peat2" in lab.hosts
-    options = {"server": lab.hosts[zeo_name]["address"], "port": lab.hosts[zeo_name]["port"], "backend": "zeo"}
-    if not old:
-        options["password"] = "none"
 
-    def session(command: str, **more) -> dict:
+    def run(name: str, command: str, **more) -> dict:
+        options = {"server": lab.hosts[name]["address"], "port": lab.hosts[name]["port"], "backend": "zeo", **more}
+        if not old:
+            options["password"] = "none"
         host, program = ("peat2", "peat2") if old else ("modern", "relstorage4")
-        answer = run_client(host, program, command, "farrell", "hewlsample", **options, **more)
+        answer = run_client(host, program, command, "farrell", "hewlsample", **options)
         assert answer["ok"], answer
         return answer
 
-    return session
+    return run
+
+
+@pytest.fixture
+def client(session, zeo_name):
+    """client(command, **options) -> the answer of a session with the server of the test."""
+    return functools.partial(session, zeo_name)
 
 
 def stored(client, prefix: str) -> int:
@@ -150,8 +159,7 @@ def test_backup_and_restore(host, client, lab, zeo_name, unused):
     assert re.search(r"\d+ transactions, \d+ records, [1-9]\d* blobs", restored)
     assert host.run("zeoctl status").rc == 0
     assert stored(client, unused) == 25
-    if old:
-        assert client("attachment", prefix=f"file-{unused}") == attached
+    assert client("attachment" if old else "fetch", prefix=f"file-{unused}") == attached
 
     options = (f"--limit={zeo_name}", "-e", "zeo_restore_project=hewlsample", "-e", f"zeo_restore_time={first[0]}")
     code, _report, text = run_ansible("ansible-playbook", *options, "playbooks/zeo-restore.yml")
@@ -163,12 +171,15 @@ def test_backup_and_restore(host, client, lab, zeo_name, unused):
     assert client("add", prefix=unused, first=31, records=1)["ok"]
 
 
-def test_backups_of_one_second_lack_nothing(host):
+# What the program that packs and backs up does is the same on every host of a generation.
+
+
+def test_backups_of_one_second_lack_nothing(server):
     """Names of backups are seconds: a full copy and what is added to it must not get the same one."""
-    before = len(backups(host))
-    put(host, BACKUPS_IN_A_ROW, "/run/backups_in_a_row.py")
-    assert host.check_output("/opt/zeo/bin/python /run/backups_in_a_row.py").endswith("restored: 3")
-    made = backups(host)[before:]
+    before = len(backups(server))
+    put(server, BACKUPS_IN_A_ROW, "/run/backups_in_a_row.py")
+    assert server.check_output("/opt/zeo/bin/python /run/backups_in_a_row.py").endswith("restored: 3")
+    made = backups(server)[before:]
     assert [kind for _moment, kind in made] == ["full", "increment", "increment", "increment"]
     assert len({moment for moment, _kind in made}) == 4
 
@@ -178,49 +189,54 @@ def last_set(host) -> str:
     return host.check_output("ls -d /var/backups/peat-server/hewlsample/2* | tail -n 1")
 
 
-def test_what_a_killed_backup_left_spoils_none(host, client, unused):
-    client("add", prefix=unused, records=5)
-    whole, folder = backups(host), last_set(host)
+def test_what_a_killed_backup_left_spoils_none(server, session, unused):
+    server.check_output("zeoctl backup hewlsample")
+    session("server", "add", prefix=unused, records=5)
+    whole, folder = backups(server), last_set(server)
     date = "date --utc +%Y-%m-%d-%H-%M-%S"
-    wait_until(lambda: host.check_output(date) > whole[-1][0], "the next second")
-    now = host.check_output(date)
+    wait_until(lambda: server.check_output(date) > whole[-1][0], "the next second")
+    now = server.check_output(date)
     full = [moment for moment, kind in whole if kind == "full"][-1]
-    host.check_output(f"touch {folder}/adding && head --bytes=60 {folder}/data/{full}.fsz >{folder}/data/{now}.deltafsz")
-    assert backups(host) == whole
-    host.check_output("zeoctl backup hewlsample && zeoctl verify hewlsample")
-    assert backups(host)[:-1] == whole
-    assert backups(host)[-1][1] == "increment"
+    server.check_output(
+        f"touch {folder}/adding && head --bytes=60 {folder}/data/{full}.fsz >{folder}/data/{now}.deltafsz"
+    )
+    assert backups(server) == whole
+    server.check_output("zeoctl backup hewlsample && zeoctl verify hewlsample")
+    assert backups(server)[:-1] == whole
+    assert backups(server)[-1][1] == "increment"
 
 
-def test_a_clock_that_went_back_is_reported(host):
+def test_a_clock_that_went_back_is_reported(server):
     """A backup with an earlier name than the last would not be found as the latest."""
-    later = f"{last_set(host)}/data/2100-01-01-00-00-00.index"
-    host.check_output("touch %s", later)
+    later = f"{last_set(server)}/data/2100-01-01-00-00-00.index"
+    server.check_output("touch %s", later)
     try:
-        refused = host.run("zeoctl backup hewlsample")
+        refused = server.run("zeoctl backup hewlsample")
         assert refused.rc == 1 and "2100-01-01-00-00-00, which is yet to come" in refused.stderr
     finally:
-        host.check_output("rm %s", later)
+        server.check_output("rm %s", later)
 
 
 @pytest.mark.parametrize("file", ["data/*.fsz", "blobs/*.blob"])
-def test_a_damaged_backup_is_found(host, file):
+def test_a_damaged_backup_is_found(server, session, lab, unused, file):
     """And a restore of it changes nothing."""
+    session("server", "attach" if "peat2" in lab.hosts else "blob", prefix=unused)
+    server.check_output("zeoctl backup")
     folder, name = file.split("/")
     newest = "find %s/%s -name %s -printf '%%T@ %%p\\n' | sort -n | tail -n 1 | cut -d' ' -f2"
-    file = host.check_output(newest, last_set(host), folder, name)
-    host.check_output("zeoctl verify hewlsample")
-    host.check_output("mv %s /run/damaged", file)
+    file = server.check_output(newest, last_set(server), folder, name)
+    server.check_output("zeoctl verify hewlsample")
+    server.check_output("mv %s /run/damaged", file)
     try:
-        serving = host.check_output("cat /run/zeo/zeo.pid")
-        assert host.run("zeoctl verify hewlsample").rc == 1
-        assert host.run("zeoctl restore hewlsample").rc == 1
-        assert host.check_output("cat /run/zeo/zeo.pid") == serving
+        serving = server.check_output("cat /run/zeo/zeo.pid")
+        assert server.run("zeoctl verify hewlsample").rc == 1
+        assert server.run("zeoctl restore hewlsample").rc == 1
+        assert server.check_output("cat /run/zeo/zeo.pid") == serving
     finally:
-        host.check_output("mv /run/damaged %s", file)
+        server.check_output("mv /run/damaged %s", file)
 
 
-def test_backups_are_for_root_alone(host):
-    folder = host.file("/var/backups/peat-server/hewlsample")
+def test_backups_are_for_root_alone(server):
+    folder = server.file("/var/backups/peat-server/hewlsample")
     assert (folder.user, folder.mode) == ("root", 0o700)
-    assert host.file("/etc/zeo-maintenance.json").mode == 0o600
+    assert server.file("/etc/zeo-maintenance.json").mode == 0o600

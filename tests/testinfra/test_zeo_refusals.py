@@ -50,6 +50,14 @@ def test_generation_and_port(refused, lab, intruder):
     assert f"port {INTRUDER_PORT} is in use by another program" in said and "http.server" in said
 
 
+def test_an_interpreter_that_is_another(refused, lab):
+    lists = lab.lists()
+    for project in lists["peat_projects"]:
+        project["clients"] = "peat2"
+    said = refused({**lists, "zeo_python": "/usr/bin/python3"})
+    assert "zeo_python: /usr/bin/python3 is to be Python 2.7, but it is Python 3.11" in said
+
+
 def test_two_projects_in_one_folder(refused):
     said = refused({"zeo_project_dirs": {"hewlsample": "/srv/one", "my_sandbox": "/srv/one"}})
     assert "'hewlsample' and 'my_sandbox' have one folder, /srv/one" in said

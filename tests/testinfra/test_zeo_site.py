@@ -43,15 +43,32 @@ def broken(site, lab, hosts, clients):
 
 
 @pytest.fixture(scope="module")
-def move(site, lab, clients) -> dict:
-    """Another port, another password and a project more: foretold, done, and done again."""
+def more() -> dict:
+    """What else the move changes; test_zeo_authority.py has certificates."""
+    return {}
+
+
+@pytest.fixture
+def papers() -> dict:
+    """What a client has to show after the move, besides a password."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def moved(lab, clients, more) -> dict:
+    """The variables of the move: another port, another password and a project more."""
     lists = lab.lists()
     next(person for person in lists["peat_people"] if person["name"] == "nielsen")["password"] = NEW_PASSWORD
     lists["peat_projects"].append(
         {"name": "newproject", "backend": "zeo", "clients": clients, "write": ["farrell", "nielsen"]}
     )
-    variables = lists | {"zeo_port": NEW_PORT}
-    return {"foretold": site(variables, check=True), "done": site(variables), "again": site(variables)}
+    return lists | {"zeo_port": NEW_PORT} | more
+
+
+@pytest.fixture(scope="module")
+def move(broken, site, moved) -> dict:
+    """Foretold, done, and done again."""
+    return {"foretold": site(moved, check=True), "done": site(moved), "again": site(moved)}
 
 
 def test_a_storage_that_cannot_be_opened_leaves_the_server_as_it_was(broken, hosts, zeo_name):
@@ -63,7 +80,7 @@ def test_a_storage_that_cannot_be_opened_leaves_the_server_as_it_was(broken, hos
     assert "broken" not in hosts[zeo_name].file("/etc/zeo/zeo.conf").content_string
 
 
-def test_check_mode_foretells_exactly_what_is_done(broken, move):
+def test_check_mode_foretells_exactly_what_is_done(move):
     for run in move.values():
         assert run.ok, run.failure
     assert move["foretold"].changed == move["done"].changed != []
@@ -74,20 +91,21 @@ def test_the_next_run_changes_nothing(move):
     assert move["again"].changed == []
 
 
-def test_the_restart_says_why(move, zeo_name, lab, clients):
+def test_the_restart_says_why(move, zeo_name, lab, clients, more):
     expected = ["storage newproject is new", f"port {lab.hosts[zeo_name]['port']} -> {NEW_PORT}"]
     # ZEO 6 knows no passwords.
     expected += ["user nielsen has another password"] if clients == "peat2" else []
+    expected += ["it has other settings"] if more else []
     assert reasons(move["done"], zeo_name) == expected
     assert reasons(move["again"], zeo_name) == []
 
 
-def test_people_come_in_as_the_new_list_says(move, run_client, lab, zeo_name, clients):
+def test_people_come_in_as_the_new_list_says(move, run_client, lab, zeo_name, clients, papers):
     host, program = ("peat2", "peat2") if clients == "peat2" else ("modern", "relstorage4")
 
     def comes_in(password: str) -> bool:
         options = {"server": lab.hosts[zeo_name]["address"], "port": NEW_PORT, "backend": "zeo", "password": password}
-        return run_client(host, program, "open", "nielsen", "newproject", **options)["ok"]
+        return run_client(host, program, "open", "nielsen", "newproject", **options, **papers)["ok"]
 
     assert comes_in(NEW_PASSWORD)
     if clients == "peat2":
