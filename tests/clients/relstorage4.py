@@ -189,24 +189,34 @@ def do_undo(database: ZODB.DB, options: argparse.Namespace) -> dict:
     }
 
 
+def content_of(options: argparse.Namespace) -> bytes:
+    """What the blob of --prefix holds."""
+    return hashlib.shake_256(options.prefix.encode()).digest(options.size)
+
+
 def do_blob(database: ZODB.DB, options: argparse.Namespace) -> dict:
     """Store a blob of --size bytes; fetched: whether a client with an empty cache gets the same."""
-    content = hashlib.shake_256(options.prefix.encode()).digest(options.size)
     with step("blob"):
         connection = database.open()
         blob = Blob()
         with blob.open("w") as stream:
-            stream.write(content)
+            stream.write(content_of(options))
         connection.root()[f"{options.prefix} blob"] = blob
         transaction.commit()
         connection.close()
-        with (
-            project(options) as other,
-            other.transaction() as connection,
-            connection.root()[f"{options.prefix} blob"].open("r") as stream,
-        ):
-            fetched = stream.read()
-    return {"size": len(fetched), "fetched": fetched == content}
+        with project(options) as other:
+            return do_fetch(other, options)
+
+
+def do_fetch(database: ZODB.DB, options: argparse.Namespace) -> dict:
+    """Read the blob that `blob` stored; fetched: whether it is the same."""
+    with (
+        step("blob"),
+        database.transaction() as connection,
+        connection.root()[f"{options.prefix} blob"].open("r") as stream,
+    ):
+        fetched = stream.read()
+    return {"size": len(fetched), "fetched": fetched == content_of(options)}
 
 
 def do_discard(database: ZODB.DB, options: argparse.Namespace) -> dict:

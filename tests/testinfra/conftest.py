@@ -9,6 +9,7 @@ another list, the host becomes again what the scenario's inventory says before a
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import copy
 import functools
 import itertools
@@ -19,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -142,18 +144,44 @@ def put(host: testinfra.host.Host, content: bytes, path: str) -> None:
         host.check_output(f"echo {piece} | base64 --decode {redirect} {path}")
 
 
+def at_once(function: Callable, *arguments: tuple) -> list:
+    """Call a function with each of the arguments, all at the same time; return what it returned, in their order."""
+    with concurrent.futures.ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(lambda each: function(*each), arguments))
+
+
 @functools.cache
-def zeo_names() -> list[str]:
-    """The hosts of the scenario that serve ZEO."""
-    code, report, text = run_ansible("ansible", "zeo", "-m", "ansible.builtin.debug", "-a", "msg=")
+def zeo_images() -> dict[str, str]:
+    """The hosts of the scenario that serve ZEO, and what they are made of."""
+    message = "msg={{ testhost_image }}"
+    code, report, text = run_ansible("ansible", "zeo", "-m", "ansible.builtin.debug", "-a", message)
     assert code == 0 and report, text
-    return sorted(report["plays"][0]["tasks"][0]["hosts"])
+    results = report["plays"][0]["tasks"][0]["hosts"]
+    return {name: results[name]["msg"] for name in sorted(results)}
+
+
+def zeo_names() -> list[str]:
+    """Each host that serves ZEO."""
+    return list(zeo_images())
+
+
+def zeo_releases() -> list[str]:
+    """One host of each release, for what the init system has no part in."""
+    first = {image.partition("-")[0]: name for name, image in reversed(zeo_images().items())}
+    return sorted(first.values())
+
+
+def zeo_inits() -> list[str]:
+    """One host of each init system, for what the release has no part in; the one of the newest release."""
+    newest = {image.partition("-")[2]: name for name, image in sorted(zeo_images().items(), key=lambda item: item[1])}
+    return sorted(newest.values())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for `zeo_name` once on each of them."""
+    """Run what asks for `zeo_name` once on each of them, or on those that its module names as ZEO_HOSTS."""
     if "zeo_name" in metafunc.fixturenames:
-        metafunc.parametrize("zeo_name", zeo_names(), scope="module")
+        names = getattr(metafunc.module, "ZEO_HOSTS", zeo_names)
+        metafunc.parametrize("zeo_name", names(), scope="module")
 
 
 @pytest.fixture(scope="session")
@@ -307,7 +335,9 @@ def site() -> Iterator[Site]:
     """site.yml; after the last test the host is what the inventory says."""
     runner = Site()
     yield runner
-    runner.restore()
+    # Hosts that are about to be removed need not be put in order for nobody.
+    if not os.environ.get("PEAT_HOSTS_GO"):
+        runner.restore()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -368,12 +398,14 @@ class Clients:
         self.numbers = itertools.count(1)
         self.loops: list[Loop] = []
         self.installed: set[tuple[str, str]] = set()
+        self.installing = threading.Lock()
 
     def install(self, host: str, program: str) -> str:
         path = f"/usr/local/lib/peat-tests/{program}.py"
-        if (host, program) not in self.installed:
-            put(self.hosts[host], (CLIENTS / f"{program}.py").read_bytes(), path)
-            self.installed.add((host, program))
+        with self.installing:
+            if (host, program) not in self.installed:
+                put(self.hosts[host], (CLIENTS / f"{program}.py").read_bytes(), path)
+                self.installed.add((host, program))
         return path
 
     def command(self, host: str, program: str, command: str, person: str, project: str, **options) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import REPOSITORY, put, run_ansible
+from conftest import REPOSITORY, at_once, put, run_ansible
 
 FIXTURES = REPOSITORY / "tests/fixtures"
 FIXTURE = "relstorage-1.4-history-preserving"
@@ -151,14 +151,14 @@ def back(on_zeo, site):
     site.restore()
 
 
-def test_a_source_that_is_served_is_refused(back):
-    assert "is served as my_sandbox" in refusal(
-        "convert_project=another", "convert_from=/var/lib/zeo/my_sandbox/Data.fs"
+def test_a_served_source_is_refused_and_a_database_with_objects_not_overwritten(back, on_zeo, dump_of):
+    served, filled = at_once(
+        refusal,
+        ("convert_project=another", "convert_from=/var/lib/zeo/my_sandbox/Data.fs"),
+        ("convert_project=oldlab",),
     )
-
-
-def test_a_database_with_objects_is_not_overwritten(back, on_zeo, dump_of):
-    assert "is not empty: it has objects" in refusal("convert_project=oldlab")
+    assert "is served as my_sandbox" in served
+    assert "is not empty: it has objects" in filled
     assert dump_of("oldlab") == on_zeo
 
 

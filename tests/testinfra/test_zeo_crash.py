@@ -13,7 +13,9 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import REPOSITORY, Clients, Loop, disconnect, inventory_options, wait_until
+from conftest import REPOSITORY, Clients, Loop, disconnect, inventory_options, wait_until, zeo_inits
+
+ZEO_HOSTS = zeo_inits
 
 
 @dataclass
@@ -169,6 +171,24 @@ def test_a_server_that_cannot_start_does_not_run(zeo):
     if zeo.systemd:
         zeo.host.run("systemctl reset-failed zeo")
     zeo.host.check_output("zeoctl start")
+    zeo.expect(True)
+
+
+def test_exit_codes_are_those_of_lsb(zeo):
+    """What is already as it was asked for is no failure; asking again changes nothing."""
+
+    def service(action: str) -> int:
+        return zeo.host.run("service zeo %s", action).rc
+
+    serving = zeo.server_process()
+    assert (service("status"), service("start"), service("reload")) == (0, 0, 0)
+    assert zeo.server_process() == serving
+    assert service("restart") == 0
+    assert zeo.server_process() != serving
+    zeo.expect(True)
+    assert (service("stop"), service("stop"), service("status")) == (0, 0, 3)
+    assert service("reload") != 0
+    assert service("restart") == 0
     zeo.expect(True)
 
 

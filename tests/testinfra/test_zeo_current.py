@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+from conftest import at_once, zeo_releases
+
+ZEO_HOSTS = zeo_releases
 
 
 def test_a_second_session_reads_what_the_first_saved(program, unused):
@@ -31,12 +33,18 @@ def test_ipv6(program, lab, zeo_name, unused):
     assert program("add", server=lab.hosts[zeo_name]["address6"], prefix=unused)["ok"]
 
 
-def test_an_unknown_project_is_refused(program):
-    answer = program("open", project="no_such_project")
-    assert not answer["ok"], answer
+def test_an_unknown_project_and_an_undeclared_address_are_refused(program, lab, zeo_name):
+    def opened(project: str, host: str, address: str) -> dict:
+        return program("open", project=project, host=host, server=lab.hosts[zeo_name][address])
 
-
-@pytest.mark.parametrize("address", ["address", "address6"])
-def test_an_undeclared_address_is_refused(program, lab, zeo_name, address):
-    answer = program("open", host="stranger", server=lab.hosts[zeo_name][address], ca="", certificate="")
-    assert answer["error"]["type"] == "ClientDisconnected"
+    # From inside, so that what is refused is the project and the address.
+    known, unknown, *undeclared = at_once(
+        opened,
+        ("hewlsample", "modern", "address"),
+        ("no_such_project", "modern", "address"),
+        ("hewlsample", "stranger", "address"),
+        ("hewlsample", "stranger", "address6"),
+    )
+    assert known["ok"], known
+    assert not unknown["ok"]
+    assert [answer["error"]["type"] for answer in undeclared] == ["ClientDisconnected"] * 2

@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
-from conftest import run_ansible, wait_until
+from conftest import put, run_ansible, wait_until, zeo_inits
+
+ZEO_HOSTS = zeo_inits
+
+#: Saves and backs up in turns, quicker than a second, then reads the root of what a restore would bring.
+BACKUPS_IN_A_ROW = b"""
+import os, shutil, sys, tempfile
+from ZODB import DB
+from ZODB.FileStorage import FileStorage
+program = {"__name__": "maintenance"}
+with open("/usr/local/lib/zeo-maintenance.py") as text:
+    exec(text.read(), program)
+os.umask(0o077)
+server = program["Server"]()
+database = DB(server.connect("hewlsample"))
+for number in range(4):
+    with database.transaction() as connection:
+        connection.root()["backups in a row"] = number
+    # After a pack comes a full copy.
+    if number == 0:
+        program["pack"](server, "hewlsample")
+    program["backup"](server, "hewlsample")
+database.close()
+folder = tempfile.mkdtemp()
+program["recover"](server, "hewlsample", folder)
+restored = DB(FileStorage(folder + "/Data.fs", read_only=True))
+with restored.transaction() as connection:
+    print("restored: %d" % connection.root()["backups in a row"])
+restored.close()
+shutil.rmtree(folder)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -13,21 +44,27 @@ def host(hosts, zeo_name):
     return hosts[zeo_name]
 
 
-@pytest.fixture
-def client(lab, run_client, zeo_name):
-    """client(command, **options) -> the answer of a session of a client of the server's generation."""
+@pytest.fixture(scope="module")
+def session(lab, run_client):
+    """session(name, command, **options) -> the answer of a client of the generation of that server."""
     old = "peat2" in lab.hosts
-    options = {"server": lab.hosts[zeo_name]["address"], "port": lab.hosts[zeo_name]["port"], "backend": "zeo"}
-    if not old:
-        options["password"] = "none"
 
-    def session(command: str, **more) -> dict:
+    def run(name: str, command: str, **more) -> dict:
+        options = {"server": lab.hosts[name]["address"], "port": lab.hosts[name]["port"], "backend": "zeo", **more}
+        if not old:
+            options["password"] = "none"
         host, program = ("peat2", "peat2") if old else ("modern", "relstorage4")
-        answer = run_client(host, program, command, "farrell", "hewlsample", **options, **more)
+        answer = run_client(host, program, command, "farrell", "hewlsample", **options)
         assert answer["ok"], answer
         return answer
 
-    return session
+    return run
+
+
+@pytest.fixture
+def client(session, zeo_name):
+    """client(command, **options) -> the answer of a session with the server of the test."""
+    return functools.partial(session, zeo_name)
 
 
 def stored(client, prefix: str) -> int:
@@ -122,8 +159,7 @@ def test_backup_and_restore(host, client, lab, zeo_name, unused):
     assert re.search(r"\d+ transactions, \d+ records, [1-9]\d* blobs", restored)
     assert host.run("zeoctl status").rc == 0
     assert stored(client, unused) == 25
-    if old:
-        assert client("attachment", prefix=f"file-{unused}") == attached
+    assert client("attachment" if old else "fetch", prefix=f"file-{unused}") == attached
 
     options = (f"--limit={zeo_name}", "-e", "zeo_restore_project=hewlsample", "-e", f"zeo_restore_time={first[0]}")
     code, _report, text = run_ansible("ansible-playbook", *options, "playbooks/zeo-restore.yml")
@@ -135,25 +171,72 @@ def test_backup_and_restore(host, client, lab, zeo_name, unused):
     assert client("add", prefix=unused, first=31, records=1)["ok"]
 
 
-@pytest.mark.parametrize("file", ["data/*.fsz", "blobs/*.blob"])
-def test_a_damaged_backup_is_found(host, file):
-    """And a restore of it changes nothing."""
-    folder, name = file.split("/")
-    last_set = host.check_output("ls -d /var/backups/peat-server/hewlsample/2* | tail -n 1")
-    newest = "find %s/%s -name %s -printf '%%T@ %%p\\n' | sort -n | tail -n 1 | cut -d' ' -f2"
-    file = host.check_output(newest, last_set, folder, name)
-    host.check_output("zeoctl verify hewlsample")
-    host.check_output("mv %s /run/damaged", file)
+# What the program that packs and backs up does is the same on every host of a generation.
+
+
+def test_backups_of_one_second_lack_nothing(server):
+    """Names of backups are seconds: a full copy and what is added to it must not get the same one."""
+    before = len(backups(server))
+    put(server, BACKUPS_IN_A_ROW, "/run/backups_in_a_row.py")
+    assert server.check_output("/opt/zeo/bin/python /run/backups_in_a_row.py").endswith("restored: 3")
+    made = backups(server)[before:]
+    assert [kind for _moment, kind in made] == ["full", "increment", "increment", "increment"]
+    assert len({moment for moment, _kind in made}) == 4
+
+
+def last_set(host) -> str:
+    """Return the folder of the backups that the next one is added to."""
+    return host.check_output("ls -d /var/backups/peat-server/hewlsample/2* | tail -n 1")
+
+
+def test_what_a_killed_backup_left_spoils_none(server, session, unused):
+    server.check_output("zeoctl backup hewlsample")
+    session("server", "add", prefix=unused, records=5)
+    whole, folder = backups(server), last_set(server)
+    date = "date --utc +%Y-%m-%d-%H-%M-%S"
+    wait_until(lambda: server.check_output(date) > whole[-1][0], "the next second")
+    now = server.check_output(date)
+    full = [moment for moment, kind in whole if kind == "full"][-1]
+    server.check_output(
+        f"touch {folder}/adding && head --bytes=60 {folder}/data/{full}.fsz >{folder}/data/{now}.deltafsz"
+    )
+    assert backups(server) == whole
+    server.check_output("zeoctl backup hewlsample && zeoctl verify hewlsample")
+    assert backups(server)[:-1] == whole
+    assert backups(server)[-1][1] == "increment"
+
+
+def test_a_clock_that_went_back_is_reported(server):
+    """A backup with an earlier name than the last would not be found as the latest."""
+    later = f"{last_set(server)}/data/2100-01-01-00-00-00.index"
+    server.check_output("touch %s", later)
     try:
-        serving = host.check_output("cat /run/zeo/zeo.pid")
-        assert host.run("zeoctl verify hewlsample").rc == 1
-        assert host.run("zeoctl restore hewlsample").rc == 1
-        assert host.check_output("cat /run/zeo/zeo.pid") == serving
+        refused = server.run("zeoctl backup hewlsample")
+        assert refused.rc == 1 and "2100-01-01-00-00-00, which is yet to come" in refused.stderr
     finally:
-        host.check_output("mv /run/damaged %s", file)
+        server.check_output("rm %s", later)
 
 
-def test_backups_are_for_root_alone(host):
-    folder = host.file("/var/backups/peat-server/hewlsample")
+@pytest.mark.parametrize("file", ["data/*.fsz", "blobs/*.blob"])
+def test_a_damaged_backup_is_found(server, session, lab, unused, file):
+    """And a restore of it changes nothing."""
+    session("server", "attach" if "peat2" in lab.hosts else "blob", prefix=unused)
+    server.check_output("zeoctl backup")
+    folder, name = file.split("/")
+    newest = "find %s/%s -name %s -printf '%%T@ %%p\\n' | sort -n | tail -n 1 | cut -d' ' -f2"
+    file = server.check_output(newest, last_set(server), folder, name)
+    server.check_output("zeoctl verify hewlsample")
+    server.check_output("mv %s /run/damaged", file)
+    try:
+        serving = server.check_output("cat /run/zeo/zeo.pid")
+        assert server.run("zeoctl verify hewlsample").rc == 1
+        assert server.run("zeoctl restore hewlsample").rc == 1
+        assert server.check_output("cat /run/zeo/zeo.pid") == serving
+    finally:
+        server.check_output("mv /run/damaged %s", file)
+
+
+def test_backups_are_for_root_alone(server):
+    folder = server.file("/var/backups/peat-server/hewlsample")
     assert (folder.user, folder.mode) == ("root", 0o700)
-    assert host.file("/etc/zeo-maintenance.json").mode == 0o600
+    assert server.file("/etc/zeo-maintenance.json").mode == 0o600

@@ -50,6 +50,26 @@ def test_generation_and_port(refused, lab, intruder):
     assert f"port {INTRUDER_PORT} is in use by another program" in said and "http.server" in said
 
 
+def test_a_zeo_server_that_nobody_looks_after(refused, server):
+    """Started by hand, or left over: systemd would try in vain to start its own at that port."""
+    command = f"/opt/zeo/bin/runzeo -a 127.0.0.1:{INTRUDER_PORT} -f /run/orphan.fs"
+    server.check_output(f"cd /run; setsid {command} >/dev/null 2>&1 </dev/null & echo $! >/run/other")
+    try:
+        wait_until(lambda: server.check_output(f"ss -Hltn sport = :{INTRUDER_PORT}"), "the server to listen")
+        said = refused({"zeo_port": INTRUDER_PORT})
+        assert "by a ZEO server, process" in said and "that systemd did not start: end it with `kill" in said
+    finally:
+        server.check_output("kill $(cat /run/other); rm -f /run/orphan.fs*")
+
+
+def test_an_interpreter_that_is_another(refused, lab):
+    lists = lab.lists()
+    for project in lists["peat_projects"]:
+        project["clients"] = "peat2"
+    said = refused({**lists, "zeo_python": "/usr/bin/python3"})
+    assert "zeo_python: /usr/bin/python3 is to be Python 2.7, but it is Python 3.11" in said
+
+
 def test_two_projects_in_one_folder(refused):
     said = refused({"zeo_project_dirs": {"hewlsample": "/srv/one", "my_sandbox": "/srv/one"}})
     assert "'hewlsample' and 'my_sandbox' have one folder, /srv/one" in said

@@ -105,6 +105,11 @@ class Server(object):
         return storage
 
 
+def touch(path):
+    with open(path, "w"):
+        pass
+
+
 # Packing
 
 
@@ -144,8 +149,7 @@ def pack(server, project):
         storage.close()
     if not os.path.isdir(STAMPS):
         os.mkdir(STAMPS)
-    with open(os.path.join(STAMPS, project), "w"):
-        pass
+    touch(os.path.join(STAMPS, project))
     say(project, "packed to %d days, %d -> %d bytes" % (schedule["days"], before, os.path.getsize(path)))
 
 
@@ -155,32 +159,81 @@ def pack(server, project):
 def sets(folder):
     """Return the sets of a project, oldest first."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in sorted(names) if name[:1].isdigit()]
+    return [os.path.join(folder, name) for name in sorted(names) if os.path.exists(os.path.join(folder, name, "begun"))]
+
+
+def name_of(moment):
+    """Return what repozo names a file of this time."""
+    return time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(moment))
+
+
+def listed(folder):
+    """Return the names of the files that repozo says are complete: it lists each of them last of all."""
+    names = []
+    for name in os.listdir(folder):
+        if name.endswith(".dat"):
+            with open(os.path.join(folder, name)) as lines:
+                names += [os.path.basename(line.rsplit(None, 3)[0]) for line in lines if line.strip()]
+    return names
+
+
+def data_of(path):
+    """Return the folder of a set's data; what a run that failed left there half written would spoil all after it."""
+    folder, adding = os.path.join(path, "data"), os.path.join(path, "adding")
+    if os.path.exists(adding):
+        complete = listed(folder)
+        for name in os.listdir(folder):
+            if name.endswith((".fsz", ".deltafsz")) and name not in complete:
+                os.rename(os.path.join(folder, name), os.path.join(folder, name + ".unfinished"))
+        os.remove(adding)
+    return folder
+
+
+def wait_for_a_later_name(path):
+    """Wait until the next file of a set gets a later name than all before, and so has its place after them.
+
+    Names are seconds. Of a full copy and an increment of the same one repozo takes the copy only, and a restore would lack
+    what was saved in between.
+    """
+    names = [name.split(".")[0] for name in os.listdir(data_of(path)) if name[0].isdigit()]
+    latest = max([os.path.basename(path)] + names)
+    while name_of(time.time()) <= latest:
+        if name_of(time.time() + 60) < latest:
+            raise Failure(
+                "the newest backup is of %s, which is yet to come: set the clock of this host right, or move %s elsewhere"
+                % (latest, path)
+            )
+        time.sleep(0.1)
 
 
 def backup(server, project):
     storage, folder, settings = server.storage(project), server.backups(project), server.settings
     known = sets(folder)
+    if known:
+        wait_for_a_later_name(known[-1])
     now = time.time()
     if known and now - os.stat(os.path.join(known[-1], "begun")).st_mtime < settings["backup_full_days"] * 86400:
         target, previous = known[-1], None
     else:
-        target = os.path.join(folder, time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(now)))
+        target = os.path.join(folder, name_of(now))
         previous = known[-1] if known else None
         make_private(os.path.join(target, "data"))
-        with open(os.path.join(target, "begun"), "w"):
-            pass
-    for _attempt in range(3):
+        touch(os.path.join(target, "begun"))
+    for attempt in range(3):
+        if attempt:
+            wait_for_a_later_name(target)
         file = os.stat(storage.path).st_ino
-        repozo("--backup", "--gzip", "--repository", os.path.join(target, "data"), "--file", storage.path)
+        data = data_of(target)
+        touch(os.path.join(target, "adding"))
+        repozo("--backup", "--gzip", "--repository", data, "--file", storage.path)
+        os.remove(os.path.join(target, "adding"))
         new = copy_blobs(storage.blob_dir, os.path.join(target, "blobs"), previous and os.path.join(previous, "blobs"))
         # A pack puts a new file in the place of the old.
         if os.stat(storage.path).st_ino == file:
             break
     else:
         raise Failure("the storage is packed again and again while it is backed up")
-    with open(os.path.join(target, "ended"), "w"):
-        pass
+    touch(os.path.join(target, "ended"))
     for old in sets(folder)[: -settings["backup_keep"]]:
         shutil.rmtree(old)
     say(project, "backed up to %s, %d new blobs" % (target, new))
@@ -235,10 +288,15 @@ def recover(server, project, target, moment=None):
     if not suitable:
         raise Failure("%s has no complete backup%s" % (project, " before " + moment if moment else ""))
     source = suitable[-1]
-    data = os.path.join(target, "Data.fs")
-    repozo("--verify", "--repository", os.path.join(source, "data"))
+    data, saved = os.path.join(target, "Data.fs"), data_of(source)
+    # Of a full copy that is gone repozo would not know, and take the one before.
+    gone = [name for name in listed(saved) if not os.path.exists(os.path.join(saved, name))]
+    gone = [name for name in gone if not moment or name.split(".")[0] <= moment]
+    if gone:
+        raise Failure("the backup %s lacks %s" % (source, ", ".join(sorted(gone))))
+    repozo("--verify", "--repository", saved)
     date = ("--date", moment) if moment else ()
-    repozo("--recover", "--repository", os.path.join(source, "data"), "--output", data, *date)
+    repozo("--recover", "--repository", saved, "--output", data, *date)
     blobs = os.path.join(target, "blobs")
     copy_blobs(os.path.join(source, "blobs"), blobs, None)
     say(project, "%s: %s" % (source, read_everything(data, blobs)))
@@ -302,7 +360,7 @@ def verify(server, project):
 def list_backups(server):
     for project in sorted(server.storages):
         for path in sets(server.backups(project)):
-            for name in sorted(os.listdir(os.path.join(path, "data"))):
+            for name in sorted(os.listdir(data_of(path))):
                 moment, kind = os.path.splitext(name)
                 if kind in (".fsz", ".deltafsz"):
                     print("%s\t%s\t%s" % (project, moment, "full" if kind == ".fsz" else "increment"))
