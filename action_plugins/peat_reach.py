@@ -36,10 +36,9 @@ class ActionModule(ActionBase):
         try:
             rows = self._rows(arguments, hosting.load(arguments["lab"]))
         except (AnsibleConnectionFailure, LabError, OSError, pki.PkiError, _Unable) as error:
-            rows = [verification.row("vantage point", f"nothing could be tried: {error}", False)]
-        for row in rows:
-            row["server"] = arguments["name"]
-            row["check"] += f" from {arguments['vantage']}"
+            where = f"reach from {arguments['vantage']}"
+            rows = [verification.row(where, f"nothing could be tried: {error}", False)]
+        rows = [{"server": arguments["name"], **row} for row in rows]
         return {**result, "changed": False, "rows": rows}
 
     def _rows(self, arguments, lab):
@@ -52,7 +51,7 @@ class ActionModule(ActionBase):
             answers = self._try(arguments, tries, target, address)
             found = verification.verdict(lab, source, tries, answers, time.time(), pki.FAIL_DAYS)
             for row in found:
-                row["check"] += f", {source}"
+                row["check"] += f" from {arguments['vantage']}, {source}"
             rows += found
         return rows
 

@@ -9,7 +9,8 @@ short_description: Prove from a vantage point who can log in to a server
 description:
   - Runs at a vantage point, a host that is somewhere a client may be (C(delegate_to)), which needs Python 3 and nothing
     else. Its controller's part decides by the lab's list what to try, sends PyMySQL along, and judges what came of it.
-  - Changes nothing. A vantage point is told the passwords of people who work at its address, and one person's who does not.
+  - Changes nothing. A vantage point is told the passwords of people who work at its address, and of one person who does
+    not.
   - Each way of being refused is tried once per address, so a run makes at most four failed logins there.
 options:
   name:
@@ -151,10 +152,7 @@ def answers(params: dict) -> list:
         if wanted and (one["password"] is None or refused >= verification.MOST_REFUSALS):
             found.append({"skipped": True, "text": "not tried"})
             continue
-        if one["about"] == verification.CLOSED:
-            answer = knock(params, one)
-        else:
-            answer = attempt(params, one)
+        answer = knock(params, one) if one["about"] == verification.CLOSED else attempt(params, one)
         refused += wanted and answer.get("number") in verification.REFUSED
         found.append(answer)
     return found

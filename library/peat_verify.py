@@ -186,7 +186,9 @@ def project_rows(query, projects: list) -> list:
             behind[name] = (first, int(highest)) if late else None
     missing = sorted(set(projects) - numbers.keys())
     return [
-        verification.held("projects", [f"{name} has no database" for name in missing], f"all {len(projects)} are there"),
+        verification.held(
+            "projects", [f"{name} has no database" for name in missing], f"all {len(projects)} are there"
+        ),
         verification.commit_locks(locks),
         verification.next_ids(behind),
     ]

@@ -56,7 +56,7 @@ def held(check: str, problems: Sequence[str], well: str) -> Row:
     return row(check, problems or well, not problems)
 
 
-def few(texts: Sequence[str], most: int = 5) -> list[str]:
+def few(texts: Sequence[str], most: int = 8) -> list[str]:
     """Return the first of many."""
     rest = len(texts) - most
     return [*texts[:most], f"and {rest} more"] if rest > 0 else list(texts)
@@ -140,7 +140,9 @@ def certificates(expiry: Sequence[Mapping[str, Any]], problems: Sequence[str]) -
     if not expiry and not problems:
         return None
     first = min(expiry, key=lambda entry: entry["days_left"], default={})
-    well = f"{_count(expiry, 'certificate')}, the first ends on {first.get('not_after')} ({first.get('days_left')} days)"
+    well = (
+        f"{_count(expiry, 'certificate')}, the first ends on {first.get('not_after')} ({first.get('days_left')} days)"
+    )
     return held("certificates", few(problems), well)
 
 
@@ -338,7 +340,9 @@ def _let_in(lab: Lab, address: str, pairs: Sequence[tuple[Mapping, Mapping]]) ->
         return None
     if untried:
         bad.append(f"{untried} more were not tried, lest this address is refused for failed logins")
-    people = "one person gets in and sees exactly their" if good == 1 else f"{good} people get in, each sees exactly their"
+    people = (
+        "one person gets in and sees exactly their" if good == 1 else f"{good} people get in, each sees exactly their"
+    )
     well = [f"{people} projects"] if good else []
     well += [f"not tried, the password is not known here: {', '.join(few(unknown))}"] if unknown else []
     return row("logins", few(bad) if bad else well, not bad)
