@@ -9,6 +9,7 @@ import datetime
 import pathlib
 
 import pytest
+from conftest import put
 from peat import pki
 from verified import PORT, Found, listener, verify
 
@@ -19,7 +20,7 @@ def snapshot(server, sql, lab):
     accounts = "mysql.global_priv" if lab.server["flavour"] == "mariadb" else "mysql.user"
 
     def take() -> tuple:
-        tables = f"{accounts}, mysql.db, mysql.tables_priv, mysql.procs_priv, peat_server.account, modernhp.new_oid"
+        tables = f"{accounts}, mysql.db, mysql.tables_priv, mysql.procs_priv, peat_server.managed_account, modernhp.new_oid"
         files = "find /etc /root /opt -xdev -type f -printf '%p %T@ %m\\n' | sort | md5sum"
         return sql(f"CHECKSUM TABLE {tables}"), server.check_output(files), server.check_output("nft list ruleset")
 
@@ -87,7 +88,7 @@ def broken(healthy, site, server, sql, lab) -> Found:
     folder = pathlib.Path(lab.server["secrets"]).parent / "tls"
     for name, content in soon(folder, folder / "server").items():
         (folder / "server" / name).write_bytes(content)
-        server.check_output("tee /etc/mysql/tls/%s <<'END'\n%sEND", name, content.decode())
+        put(server, content, f"/etc/mysql/tls/{name}")
     sql("FLUSH SSL" if mariadb else "ALTER INSTANCE RELOAD TLS")
     server.check_output("nft delete table inet peat")
     # The list says of somebody what the accounts do not.

@@ -62,9 +62,8 @@ def listener(host) -> Iterator[None]:
     """Let something listen on PORT of a host for a while, as a service that somebody started by hand."""
     started = f"nohup python3 -m http.server {PORT} >/dev/null 2>&1 & echo $!"
     process = host.check_output(started).strip()
-    wait_until(
-        lambda: host.run(f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {PORT}))'").rc == 0, "it"
-    )
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {PORT}))"
+    wait_until(lambda: host.run("python3 -c %s", connect).rc == 0, "something that listens")
     try:
         yield
     finally:
