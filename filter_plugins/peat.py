@@ -16,7 +16,7 @@ from ansible.errors import AnsibleFilterError
 # Ansible offers module_utils to modules only; this is the same code, on the controller.
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "module_utils"))
 
-from peat import adoption, hosting, passwords, zeo_lab
+from peat import adoption, hosting, passwords, verification, zeo_lab
 from peat import lab as labs
 
 
@@ -198,6 +198,26 @@ def peat_passwords(people: Any, secrets_dir: str) -> dict[str, str | None]:
         raise AnsibleFilterError(str(error)) from error
 
 
+def peat_verification(hosts: dict[str, Any]) -> dict[str, Any]:
+    """Return the table of what playbooks/verify.yml found on these hosts, its rows, and how many of them failed.
+
+    `hosts` has the variables of each; what a host did not answer is a row that failed.
+    """
+    rows = []
+    for name, known in hosts.items():
+        if (answered := known["peat_answered"]).get("ping") is None:
+            found = f"the host cannot be reached: {answered.get('msg') or answered}"
+            rows.append({"server": name, **verification.row("host", found, False)})
+        for backend in ("", "_zeo"):
+            if reason := (known.get(f"peat_unverified{backend}") or {}).get("msg"):
+                rows.append({"server": name, **verification.row("host", f"not verified: {reason}", False)})
+            rows += (known.get(f"peat_verified{backend}") or {}).get("rows", [])
+            for point in (known.get(f"peat_reached{backend}") or {}).get("results", []):
+                rows += point.get("rows", [])
+    failed = sum(not row["ok"] for row in rows)
+    return {"rows": rows, "failed": failed if rows else 1, "table": verification.table(rows)}
+
+
 def tls_files(files: list[dict[str, str]], directory: str) -> list[dict[str, str]]:
     """Return what the controller has for a service as files of its directory on the server, for managed_files."""
     found = []
@@ -240,6 +260,7 @@ class FilterModule:
                 peat_passwords,
                 peat_problems,
                 peat_request,
+                peat_verification,
                 peat_zeo_people,
                 peat_zeo_problems,
                 peat_zeo_projects,

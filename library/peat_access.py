@@ -182,6 +182,11 @@ findings:
   type: list
   elements: str
   returned: always
+foreign:
+  description: Those of the findings that are about accounts and rights, not about databases.
+  type: list
+  elements: str
+  returned: always
 sessions_ended:
   description: Number of sessions that were ended because their rights had shrunk.
   type: int
@@ -258,6 +263,7 @@ def run(module: AnsibleModule) -> dict:
         "diff": {"before": plan.before, "after": plan.after},
         "steps": [step.about for step in (*plan.steps, *plan.last_steps)],
         "findings": findings,
+        "foreign": list(plan.findings),
         "sessions_ended": ended,
     }
 

@@ -110,6 +110,11 @@ expiry:
   elements: dict
   returned: always
   sample: [{name: server, path: tls/server/server.crt, not_after: "2027-12-24", days_left: 397}]
+missing:
+  description: In words, which certificates that are wanted are not there, if O(state) is not V(present).
+  type: list
+  elements: str
+  returned: always
 expiring:
   description: In words, what has fewer than 14 days left after this run.
   type: list
@@ -149,6 +154,7 @@ class Plan:
     before: list = field(default_factory=list)
     after: list = field(default_factory=list)
     expiry: list = field(default_factory=list)
+    missing: list = field(default_factory=list)
     people: dict = field(default_factory=dict)
     fingerprint: str = "new"
 
@@ -248,14 +254,13 @@ class Planner:
         wanted = {} if given and not people else {"the authority": self.files.authority}
         wanted[self.params["host"]] = given or self.files.server("server.crt")
         wanted.update((person, self.files.client(person, ".crt")) for person in people)
-        problems = []
         for called, path in wanted.items():
             text = read(path)
             if text is None:
-                problems.append(f"the certificate of {called} ({path}) is missing")
+                self.plan.missing.append(f"the certificate of {called} ({path}) is missing")
             else:
                 self.remember(called, path, pki.certificates_of(text, path)[0])
-        problems += pki.expiring(self.plan.expiry)
+        problems = self.plan.missing + pki.expiring(self.plan.expiry)
         if problems and strict:
             raise pki.PkiError("; ".join(problems) + ": run site.yml, which renews all but given certificates")
         return self.plan
@@ -469,6 +474,7 @@ def main() -> None:
         fingerprint=plan.fingerprint,
         people=plan.people,
         expiry=plan.expiry,
+        missing=plan.missing,
         expiring=pki.expiring(plan.expiry),
         diff={"before": "".join(f"{x}\n" for x in plan.before), "after": "".join(f"{x}\n" for x in plan.after)},
     )

@@ -18,6 +18,7 @@ import subprocess
 import pytest
 from conftest import CLIENTS, put, wait_until
 from peat import encryption
+from verified import verify
 
 TLS = {"nielsen": "required", "guest": "certificate", "visitor": "certificate", "thomsen": "forwarder"}
 FORWARDER_PORT = 8081
@@ -235,6 +236,19 @@ def test_a_lost_certificate_is_worth_nothing_once_replaced(site, wanted, open_pr
     for path in lost:
         put(modern, path.read_bytes(), f"{FILES}/{path.name}")
     assert open_project("visitor", "PyMySQL", **arguments("PyMySQL", "visitor"))["ok"]
+
+
+# The check of a live lab
+
+
+def test_the_check_of_a_live_lab_gets_in_as_each_of_them_has_to(wanted, lab):
+    found = verify(wanted)
+    assert found.code == 0, found.table
+    for address in ("address", "address6"):
+        where = f"modern, {lab.hosts['modern'][address]}"
+        # thomsen through the forwarder, guest and visitor with certificates, nielsen encrypted.
+        assert "5 people get in" in found.row("logins", where)["found"]
+        assert "who does not encrypt (1045)" in found.row("refusals", where)["found"]
 
 
 # The forwarder

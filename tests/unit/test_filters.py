@@ -216,3 +216,34 @@ def test_play_reads_a_hundred_small_files_beside_the_lists(tmp_path, filters):
     code, output = validate(tmp_path, GOOD)
     assert code == 2
     assert "- peat_hosted_p_2d_42 (member42): '198.51.100.0/33' is not an address" in output
+
+
+# What playbooks/verify.yml found
+
+OK = {"server": "db", "check": "firewall", "found": "as declared", "ok": True}
+
+
+def test_what_was_found_of_all_hosts_is_one_table(filters):
+    answered = {"peat_answered": {"ping": "pong"}}
+    point = {"results": [{"rows": [{**OK, "check": "reach"}]}, {"skipped": True}]}
+    found = filters["peat_verification"]({"db": {**answered, "peat_verified": {"rows": [OK]}, "peat_reached": point}})
+    assert (found["failed"], [row["check"] for row in found["rows"]]) == (0, ["firewall", "reach"])
+    assert found["table"].endswith("2 checks, all ok\n")
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        ({"peat_answered": {"unreachable": True, "msg": "no route"}}, "cannot be reached: no route"),
+        ({"peat_answered": {"ping": "pong"}, "peat_unverified": {"msg": "no answer"}}, "not verified: no answer"),
+        ({"peat_answered": {"ping": "pong"}, "peat_unverified_zeo": {"msg": "it crashed"}}, "not verified: it crashed"),
+    ],
+)
+def test_a_host_that_was_not_verified_is_no_pass(filters, host, text):
+    found = filters["peat_verification"]({"db": host})
+    assert found["failed"] == 1 and text in found["table"]
+
+
+def test_nothing_found_is_no_pass(filters):
+    assert filters["peat_verification"]({})["failed"]
+    assert filters["peat_verification"]({"db": {"peat_answered": {"ping": "pong"}}})["failed"]

@@ -245,6 +245,7 @@ def test_reading_fails_over_nothing_and_changes_nothing(call, tmp_path):
     found = call(state="read", clients=["pipeline", "newcomer"], addresses=["192.0.2.99"])
     assert {entry["name"]: entry["days_left"] for entry in found["expiry"]}["pipeline"] == 9
     assert "newcomer" not in json.dumps(found["expiry"]) and found["changed"] is False
+    assert len(found["missing"]) == 1 and "the certificate of newcomer" in found["missing"][0]
     assert contents(tmp_path) == before
 
 
