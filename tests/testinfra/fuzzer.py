@@ -237,8 +237,9 @@ def applied(params: dict, learning: bool) -> None:
 
 def arguments(**lists) -> dict:
     return {
-        "login_unix_socket": SOCKET, "networks": [], "people": [], "projects": [], "allow_anywhere": True, "passwords": {},
-        "certificates": {}, "admin": None, "person_connections": 24, "protected_accounts": [], "unmanaged": "report", **lists,
+        "login_unix_socket": SOCKET, "networks": [], "people": [], "projects": [], "allow_anywhere": True,
+        "passwords": {}, "certificates": {}, "admin": None, "person_connections": 24, "protected_accounts": [],
+        "unmanaged": "report", **lists,
     }  # fmt: skip
 
 
@@ -324,11 +325,10 @@ def as_listed(cases: list[tuple[str, str]], learning: bool) -> None:
 
 def log_in(user: str, password: str) -> None:
     options = {"user": user, "password": password, "charset": "utf8mb4", "ssl": ANY_SERVER}
-    with contextlib.closing(pymysql.connect(host=ADDRESS, port=PORT, **options)) as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT CURRENT_USER()")
-            if cursor.fetchone() != (f"{user}@{ADDRESS}",):
-                raise Wrong(f"{user!r} is somebody else")
+    with pymysql.connect(host=ADDRESS, port=PORT, **options) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT CURRENT_USER()")
+        if cursor.fetchone() != (f"{user}@{ADDRESS}",):
+            raise Wrong(f"{user!r} is somebody else")
     told["logins"] += 1
 
 
@@ -395,7 +395,9 @@ def rotate(people: dict[str, str], learning: bool) -> None:
     state = look()
     for account in state.registered:
         login = state.accounts[account]
-        if account.user in people and (login.spare or not auth.verifies(people[account.user], login.plugin, login.auth)):
+        if account.user in people and (
+            login.spare or not auth.verifies(people[account.user], login.plugin, login.auth)
+        ):
             raise Wrong(f"{account} does not have the new password")
     told["rotated"] += len(people)
 
@@ -464,7 +466,9 @@ def answer(order: dict) -> dict:
 def unquoted(name: str | None):
     """Let the module write texts (literal) or names (quote_name) into statements as they are."""
     mark = {"literal": "'", "quote_name": "`"}.get(name or "")
-    places = [module for module in (account_state, account_steps, account_reader, rotation) if hasattr(module, name or "")]
+    places = [
+        module for module in (account_state, account_steps, account_reader, rotation) if hasattr(module, name or "")
+    ]
     for module in places:
         setattr(module, name, lambda text: f"{mark}{text}{mark}")
     try:
