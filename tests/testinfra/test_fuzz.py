@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 TOGETHER, TIMES = 100, 105
 FIELDS = (
     "network.name", "network.address", "person.name", "person.name", "person.from", "person.password_hash",
-    "person.tls", "person.connections", "person.key", "project.name", "project.name", "project.backend", "project.clients",
-    "project.state", "project.keep_history", "project.read", "project.from", "project.key", "admin.prefix",
-    "admin.from", "certificate.subject", "certificate.issuer", "protected",
+    "person.tls", "person.connections", "person.key", "project.name", "project.name", "project.backend",
+    "project.clients", "project.state", "project.keep_history", "project.read", "project.from", "project.key",
+    "admin.prefix", "admin.from", "certificate.subject", "certificate.issuer", "protected",
 )  # fmt: skip
 cases = st.one_of(
     *(st.tuples(st.sampled_from(FIELDS), hostile.texts) for _ in range(8)),
