@@ -343,7 +343,7 @@ def names(texts: list[str], length: int, database: bool = False) -> list[str]:
         text = "".join(letter for letter in text if "\0" < letter < "\ud800" or "\ue000" <= letter <= "\uffff")
         while len(sql.grant_escaped(text) if database else text) > length:
             text = text[:-1]
-        text = text.rstrip()  # blanks at the end do not count there
+        text = text.strip()  # servers do, at one end or at both
         if text and text.lower() not in taken:
             found.setdefault(text.casefold(), text)
     return list(found.values())

@@ -22,7 +22,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 #: Cases are drawn so many at a time. What is drawn depends on nothing but this file and tests/hostile.py.
-TOGETHER, TIMES = 100, 105
+TOGETHER = 100
+#: All on MariaDB. MySQL shares the code and takes several times as long for each account.
+TIMES = {"mariadb": 105, "mysql": 25}
 FIELDS = (
     "network.name", "network.address", "person.name", "person.name", "person.from", "person.password_hash",
     "person.tls", "person.connections", "person.key", "project.name", "project.name", "project.backend",
@@ -77,27 +79,31 @@ def told():
     return collections.Counter()
 
 
-@settings(
-    max_examples=TIMES,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=(Phase.generate, Phase.shrink),
-    suppress_health_check=list(HealthCheck),
-)
-@given(drawn=st.lists(cases, min_size=TOGETHER, max_size=TOGETHER, unique=True))
-def test_the_server_receives_what_was_planned_and_nothing_else(drawn, fuzzer, told):
-    answer = fuzzer(drawn)
-    assert "wrong" not in answer, answer["wrong"]
-    told.update(answer["told"], cases=len(drawn))
+def test_the_server_receives_what_was_planned_and_nothing_else(lab, fuzzer, told):
+    @settings(
+        max_examples=TIMES[lab.server["flavour"]],
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(drawn=st.lists(cases, min_size=TOGETHER, max_size=TOGETHER, unique=True))
+    def every_list(drawn):
+        answer = fuzzer(drawn)
+        assert "wrong" not in answer, answer["wrong"]
+        told.update(answer["told"], cases=len(drawn))
+
+    every_list()
 
 
-def test_there_were_enough_cases_of_each_kind(told):
-    assert told["cases"] >= 10_000, told
+def test_there_were_enough_cases_of_each_kind(lab, told):
+    times = TIMES[lab.server["flavour"]]
+    assert told["cases"] >= TOGETHER * times, told
     assert told["refused"] + told["taken"] + told["in conflict"] == told["cases"], told
     assert told["past the validation"] == told["cases"], told
     for kind in ("refused", "taken", "logins", "rotated", "made by hand"):
-        assert told[kind] >= 200, told
+        assert told[kind] >= 2 * times, told
 
 
 def test_no_shell_saw_any_of_it(server, told):
