@@ -16,7 +16,7 @@ from ansible.errors import AnsibleFilterError
 # Ansible offers module_utils to modules only; this is the same code, on the controller.
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "module_utils"))
 
-from peat import adoption, hosting, passwords, verification, zeo_lab
+from peat import adoption, hosting, passwords, sheets, verification, zeo_lab
 from peat import lab as labs
 
 
@@ -60,9 +60,16 @@ def peat_adoption_refusals(folder: str, listed: list[str], replace: Any = False)
     return [*hosting.unread(folder), *adoption.refusals(*texts, listed, os.path.join(folder, adoption.LISTS_FILE))]
 
 
-def peat_problems(lab: dict[str, Any], flavour: str | None = None, admin_networks: Any = ()) -> list[str]:
-    """Return everything that is wrong with the description, one text per problem."""
+def peat_problems(
+    lab: dict[str, Any], flavour: str | None = None, admin_networks: Any = (), address: Any = None
+) -> list[str]:
+    """Return everything that is wrong with the description, one text per problem.
+
+    `address` is that by which clients call the server.
+    """
     problems = hosting.problems(lab, flavour)
+    if address is not None and (problem := sheets.address_problem(str(address))):
+        problems.append(problem)
     if not problems:
         try:
             labs.addresses(lab["networks"], admin_networks, "peat_admin_networks")

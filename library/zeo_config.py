@@ -487,6 +487,7 @@ def plan_files(module: AnsibleModule, host: Host, plan: Plan) -> None:
         )
     if params["tls"] and len(params["tls"]) != 3:
         problems.append("TLS takes all of zeo_tls_certificate, zeo_tls_key and zeo_tls_ca")
+    problems += zeo.tls_problems(params["tls"])
     if not 1 <= params["port"] <= 65535:
         problems.append(f"zeo_port is {params['port']}: choose one from 1024 to 65535")
     elif params["port"] < 1024:

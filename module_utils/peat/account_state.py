@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .addresses import AddressError, Anywhere, contains, network_of, parse, specificity
-from .sql import grant_escaped, literal
+from .sql import grant_escaped, literal, printable
 
 REGISTRY = "peat_server"  # the database that remembers which accounts are managed
 PUBLIC = "PUBLIC"
@@ -49,7 +49,7 @@ class Account(NamedTuple):
     host: str
 
     def __str__(self) -> str:
-        return f"'{self.user}'@'{self.host}'"
+        return printable(f"'{self.user}'@'{self.host}'")
 
     @property
     def sql(self) -> str:
@@ -76,12 +76,12 @@ class Scope(NamedTuple):
         if self.kind == "global":
             return "*.*"
         if self.kind == "database":
-            return f"{self.database}.*"
+            return printable(f"{self.database}.*")
         if self.kind in ("role", "proxy"):
             return f"{self.kind} {Account(self.name, self.detail)}"
         if self.kind in ("table", "column"):
-            return ".".join(part for part in (self.database, self.name, self.detail) if part)
-        return f"{self.kind.lower()} {self.database}.{self.name}"
+            return printable(".".join(part for part in (self.database, self.name, self.detail) if part))
+        return printable(f"{self.kind.lower()} {self.database}.{self.name}")
 
 
 GLOBAL = Scope("global")

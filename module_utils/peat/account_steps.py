@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .account_state import PUBLIC, REGISTRY, Account, Login, Scope, State, narrowness
-from .sql import literal, quote_name
+from .sql import literal, printable, quote_name
 
 _ORDER = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES", "EXECUTE")
 _UNKNOWN_PASSWORD = "<a password that is not generated yet>"  # no SQL: a statement with it cannot run
@@ -74,7 +74,10 @@ def _drop(accounts: Iterable[Account]) -> list[Step]:
     roles = [account for account in named if not account.host]
     people = [account for account in named if account.host]
     return [
-        *(Step(f"DROP ROLE {quote_name(account.user)}", f"drop the role {account.user}") for account in roles),
+        *(
+            Step(f"DROP ROLE {quote_name(account.user)}", printable(f"drop the role {account.user}"))
+            for account in roles
+        ),
         *(Step(f"DROP USER {_listed_sql(some)}", f"drop {_names(some)}") for some in _some(people)),
     ]
 

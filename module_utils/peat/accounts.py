@@ -175,7 +175,13 @@ def _demand(person: Person, certificates: Mapping[str, Mapping[str, str]]) -> st
     if person.tls == CERTIFICATE:
         if person.name not in certificates:
             raise AccountsError(f"the person {person.name!r} has tls: certificate, but no certificate is known")
-        return only_certificate(**certificates[person.name])
+        names = certificates[person.name]
+        # An empty one demands nothing, and a server may store an empty one for letters that it does not know.
+        if not all(
+            names[kind] and names[kind].isascii() and names[kind].isprintable() for kind in ("subject", "issuer")
+        ):
+            raise AccountsError(f"the certificate of {person.name!r} has names that no account can demand: {names}")
+        return only_certificate(**names)
     return "ANY" if person.tls == REQUIRED else ""
 
 

@@ -19,15 +19,19 @@ from .account_state import Account, Login, State, like
 from .addresses import ANYWHERE, AddressError, Network, display, network_of, parse
 from .foreign import LOCAL_HOSTS, PROTECTED
 from .schema import Identity
-from .sql import grant_escaped
+from .sql import grant_escaped, printable
 
 # What needs no quotes in YAML, neither as a value nor inside [ ] and { }.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?")
+_TEMPLATE = ("{{", "{%", "{#")
 _WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 
 
 def yaml_text(value: object) -> str:
-    """Return a name, address, boolean or list of these as YAML writes it on one line."""
+    """Return a name, address, boolean or list of these as an inventory writes it on one line.
+
+    Text that Ansible would take for a template gets a tag that says it is none: it comes from others.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
@@ -37,7 +41,9 @@ def yaml_text(value: object) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    tag = "!unsafe " if any(mark in text for mark in _TEMPLATE) else ""
+    quoted = printable(text.replace("\\", "\\\\").replace('"', '\\"'))
+    return f'{tag}"{quoted}"'
 
 
 def project_entry(
@@ -146,7 +152,7 @@ class _Adopter:
         hashes = {person: self._hash(person) for person in self.levels}
         projects = [self._project(name, identity, sources, names) for name, identity in self.projects.items()]
         labs.load(networks, people, projects, self.allow_anywhere, self.state.flavour)
-        return Adoption(networks, people, projects, hashes, tuple(self.remarks))
+        return Adoption(networks, people, projects, hashes, tuple(map(printable, self.remarks)))
 
     # Databases
 

@@ -25,7 +25,7 @@ from .account_state import (
     like,
 )
 from .account_steps import listed
-from .sql import grant_escaped
+from .sql import grant_escaped, printable
 
 REPORT, LOCK, DROP = MODES = ("report", "lock", "drop")
 
@@ -181,7 +181,7 @@ def findings(
         found.append(
             f"the database test is not empty and was left alone: it holds {', '.join(state.test_database[:5])}"
         )
-    return found
+    return list(map(printable, found))
 
 
 class Reach:

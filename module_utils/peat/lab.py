@@ -26,6 +26,7 @@ from .addresses import (
     parse,
     specificity,
 )
+from .sql import grant_escaped
 
 #: What keeps the objects of a project, and the generations of clients that each can serve.
 RELSTORAGE = "relstorage"
@@ -551,10 +552,11 @@ class _Loader:
                 where,
                 "servers may open every database named test_... to all accounts: choose another name",
             )
-        if len(name) > DATABASE_NAME_LENGTH:
+        if len(grant_escaped(name)) > DATABASE_NAME_LENGTH:
             self._add(
                 where,
-                f"the name has {len(name)} characters, a database name at most {DATABASE_NAME_LENGTH}: shorten it",
+                f"the name has {len(grant_escaped(name))} characters, of which each _ is two in the server's tables of"
+                f" rights, and a database name has at most {DATABASE_NAME_LENGTH}: shorten it",
             )
 
     def _password(self, password: Any, name: str | None, where: str) -> None:

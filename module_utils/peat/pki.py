@@ -78,8 +78,15 @@ def texts(names: Iterable[x509.GeneralName]) -> list[str]:
 
 
 def subject_text(name: x509.Name) -> str:
-    """Return a subject or issuer as MySQL and MariaDB compare it in REQUIRE SUBJECT ... ISSUER ..."""
-    return "".join(f"/{_SHORT.get(part.oid, part.rfc4514_attribute_name)}={part.value}" for part in name)
+    """Return a subject or issuer as MySQL and MariaDB compare it in REQUIRE SUBJECT ... ISSUER ...
+
+    That is how X509_NAME_oneline of OpenSSL writes it: in ASCII, ``\\xC3\\xA4`` for an umlaut.
+    """
+    return "".join(f"/{_SHORT.get(part.oid, part.rfc4514_attribute_name)}={_oneline(part.value)}" for part in name)
+
+
+def _oneline(value: str) -> str:
+    return "".join(chr(byte) if 0x20 <= byte <= 0x7E else f"\\x{byte:02X}" for byte in value.encode())
 
 
 def names(text: bytes, path: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ _ELEMENT = re.compile(r"set (\w+): ([0-9a-f.:/]+)\n")
 _EVERY_ADDRESS = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 _PROTOCOLS = ("tcp", "udp")
 # nft refuses rule comments of more than 128 bytes and has no way to quote a quotation mark.
-_COMMENT = re.compile(r'[^"\\\x00-\x1f\x7f]*')
+_COMMENT = re.compile(r'[^"\\]*')
 _COMMENT_BYTES = 120
 
 # The client of a refused TCP connection gets "connection refused" at once. An ICMP error would be
@@ -350,7 +350,7 @@ def _problems(name: str, port: int, protocol: str, comment: str) -> list[str]:
         problems.append(f"{name}: not a port: write one from 1 to 65535")
     if protocol not in _PROTOCOLS:
         problems.append(f"{name}: protocol {protocol!r}: write one of {', '.join(_PROTOCOLS)}")
-    if not _COMMENT.fullmatch(comment):
+    if not _COMMENT.fullmatch(comment) or not comment.isprintable():
         problems.append(f"{name}: comment {comment!r}: leave out quotation marks, \\ and newlines")
     return problems
 

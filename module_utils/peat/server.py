@@ -127,8 +127,9 @@ def _canonical(folder: str) -> str:
 
 
 def _quoted(folder: str) -> str:
-    """Return a path as a unit file takes it: percent signs are specifiers there."""
+    """Return a path as a unit file takes it: percent signs are specifiers there, control characters have codes."""
     text = folder.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    text = "".join(f"\\x{ord(c):02x}" if ord(c) < 32 or c == "\x7f" else c for c in text)
     return f'"{text}"' if re.search(r"[\s\"\\']", text) else text
 
 

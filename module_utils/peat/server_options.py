@@ -228,8 +228,8 @@ def check_settings(settings: Mapping, flavour: str, version: str, memory_mb: int
         if not isinstance(value, (str, int, float, bool, type(None))):
             kind = {"list": "a list", "dict": "a mapping"}.get(type(value).__name__, "of no use")
             problems.append(f"{where}: the value is {kind}; give a text, a number, a bool or null")
-        elif isinstance(value, str) and re.search(r"[\0\r\n]", value):
-            problems.append(f"{where}: the value has a line break; write it in one line")
+        elif isinstance(value, str) and not value.isprintable():
+            problems.append(f"{where}: the value has a line break or a control character; write it in one line")
         stem = re.sub(r"^(skip|disable|enable)_", "", name)
         for owned in dict.fromkeys((name, stem)):
             if owned in _OWNED:

@@ -6,6 +6,7 @@ port, project and backend, where `mysql` is the backend that uses RelStorage, an
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -21,6 +22,8 @@ TEXT, PAGE = ".txt", ".html"
 SUFFIXES = (TEXT, PAGE)
 MODE = 0o600
 
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 _NOT_GENERATED = "(generated when the playbook runs)"
 _KEPT = "(the one you have had: nobody else knows it)"
 _BEGINNING = {TEXT: f"{MARKER}\n", PAGE: f"<!DOCTYPE html>\n<!-- {MARKER} -->\n"}
@@ -43,6 +46,24 @@ class Server:
     forwarder_port: int = 8081
     zeo_port: int = 8090
     zeo_tls: bool = False
+
+
+def address_problem(address: str) -> str:
+    """Return what is wrong with the name or address by which clients call the server, "" for nothing.
+
+    It is written into files that clients' programs read.
+    """
+    if _HOST_NAME.fullmatch(address) or (_IPV6.fullmatch(address) and _is_ipv6(address)):
+        return ""
+    return f"peat_server_address: {address!r} is no name and no address: write one by which clients reach the server"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -70,7 +91,9 @@ class Plan:
 
 
 def render_all(lab: Lab, server: Server, passwords: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the text and the page of everybody's sheet by file name."""
+    """Return the text and the page of everybody's sheet by file name; SheetError for a server nobody can reach."""
+    if problem := address_problem(server.address):
+        raise SheetError(problem)
     rows: dict[str, dict[str, list[Access]]] = {name: {} for name in lab.people}
     for access in lab.matrix:
         rows[access.person].setdefault(access.project, []).append(access)

@@ -62,6 +62,14 @@ def literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+def printable(text: str) -> str:
+    r"""Return a text for people and comments: on one line, and nothing in it moves a terminal's cursor.
+
+    ``\U0000001b`` for an escape, which is also how YAML writes it inside double quotes.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
+
+
 def connect(socket: str, lock_wait: int = 60):
     """Return an autocommitting PyMySQL connection of root over a unix socket.
 

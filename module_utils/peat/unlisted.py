@@ -11,6 +11,7 @@ from .account_state import State
 from .adoption import inventory_lines
 from .foreign import PROTECTED, Reach
 from .lab import ADMIN
+from .sql import printable
 
 
 def findings(
@@ -49,7 +50,7 @@ def findings(
         lines = inventory_lines(name, clients, keep_history, granted_to["write"], granted_to["read"], people)
         what = "has the tables of a project" if tables else "is empty"
         found.append(
-            f"the database {name} {what} and is not in the list; to adopt it, write into the inventory:\n"
+            f"the database {printable(name)} {what} and is not in the list; to adopt it, write into the inventory:\n"
             + "\n".join(lines)
         )
     return found

@@ -29,6 +29,7 @@ MAINTENANCE_USER = "+maintenance"
 PEAT2 = "peat2"
 #: How the files of each generation begin.
 MAGIC = {b"FS21": "peat2", b"FS30": "current"}
+_STORAGE_NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*")
 _PATH = re.compile(r"/[A-Za-z0-9_./+-]*[A-Za-z0-9_+-]")
 
 
@@ -102,6 +103,11 @@ def layout(projects: Iterable[Mapping[str, Any]], data_dir: str, folders: Mappin
     ]
     names = {project["name"] for project in projects}
     problems += [
+        f"zeo_projects names {name!r}: the name of a storage has small letters, digits and _ - only"
+        for name in names
+        if not _STORAGE_NAME.fullmatch(name)
+    ]
+    problems += [
         f"zeo_project_dirs names {name!r}, which is no ZEO project of this host: correct or remove it"
         for name in folders
         if name not in names
@@ -117,6 +123,16 @@ def layout(projects: Iterable[Mapping[str, Any]], data_dir: str, folders: Mappin
         ),
         absent={project["name"]: where[project["name"]] for project in projects if project["state"] == "absent"},
     )
+
+
+def tls_problems(paths: Iterable[str]) -> list[str]:
+    """Return what is wrong with the paths of certificate, key and authorities."""
+    variables = ("zeo_tls_certificate", "zeo_tls_key", "zeo_tls_ca")
+    return [
+        f"{variable} is {path!r}: write an absolute path of letters, digits and _ . - + only"
+        for variable, path in zip(variables, paths)
+        if not _PATH.fullmatch(path)
+    ]
 
 
 def check_folders(real: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Asks a MySQL or MariaDB server for TLS as a client does, and tells what it got (Python 3, no other module).
 
-usage: tls_probe.py SERVER PORT [--version TLSv1_1] [--ca FILE] [--name NAME]
+usage: tls_probe.py SERVER PORT [--version TLSv1_1] [--ca FILE] [--name NAME] [--at-once true]
+       with --at-once TLS begins with the connection, as a forwarder's does
        tls_probe.py self --version TLSv1_1       the same with a server of its own: can this machine do it at all?
 
 Prints {"ok": true, "version", "fingerprint", "subject", "names", "not_after"} or {"ok": false, "error"}.
@@ -80,13 +81,15 @@ def main() -> None:
     parser.add_argument("--version")
     parser.add_argument("--ca")
     parser.add_argument("--name")
+    parser.add_argument("--at-once", type=bool)
     options = parser.parse_args()
     try:
         if options.server == "self":
             connection = own_server(options)
         else:
             connection = socket.create_connection((options.server, options.port), timeout=10)
-            ask_for_tls(connection)
+            if not options.at_once:
+                ask_for_tls(connection)
         name = options.name or options.server
         with context_of(options, ssl.PROTOCOL_TLS_CLIENT).wrap_socket(connection, server_hostname=name) as tls:
             certificate = tls.getpeercert()

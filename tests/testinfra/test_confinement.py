@@ -1,6 +1,8 @@
 """The database server can reach its own folders and little else, and works as before inside its sandbox."""
 
 import pytest
+from conftest import put
+from peat import zeo
 
 
 @pytest.fixture
@@ -51,6 +53,18 @@ def test_nothing_gives_the_server_new_privileges(server):
 
 def test_systemd_finds_the_server_little_exposed(server):
     assert exposure(server, unit_of(server)) < 2.5
+
+
+def test_systemd_finds_a_zeo_server_little_exposed(server):
+    """Looked at here, where its unit does not run."""
+    path = "/run/peat-test-zeo.service"
+    put(server, zeo.unit(["/var/lib/zeo"], 8090).encode(), path)
+    # The limit is in tenths. Without a sandbox it would be found.
+    analyze = "systemd-analyze security --no-pager --offline=yes --threshold=%s %s"
+    assert server.run(analyze, "15", path).rc == 0
+    put(server, b"[Service]\nExecStart=/bin/true\n", path)
+    assert server.run(analyze, "85", path).rc != 0
+    server.check_output("rm %s", path)
 
 
 def test_folders_that_the_options_name_are_the_servers_own(server, sql, site, folder):

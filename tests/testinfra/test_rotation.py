@@ -21,26 +21,9 @@ import pytest
 from conftest import REPOSITORY, Run, inventory_options, run_ansible, wait_until
 from logins import log_in
 from peat import passwords
+from secrecy import WATCH
 
 PLAYBOOK = "playbooks/rotate-passwords.yml"
-
-#: Remembers every command line that any process shows, until a file appears. Processes it knows for a second are left
-#: alone, so that on a busy machine, too, it comes back to the new ones within milliseconds.
-WATCH = """
-import contextlib, os, sys, time
-with contextlib.suppress(OSError):
-    os.nice(-20)
-seen, since = set(), {}
-while not os.path.exists(sys.argv[1]):
-    now = time.monotonic()
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        if now - since.setdefault(pid, now) < 1:
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-                seen.add(file.read())
-    time.sleep(0.001)
-with os.fdopen(os.open(sys.argv[1] + ".seen", os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
-    file.write(b"\\n".join(seen))
-"""
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ the forwarder is the stunnel of `encryption.forwarder`.
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import itertools
 import json
@@ -14,10 +15,11 @@ import pathlib
 import re
 import shlex
 import subprocess
+import textwrap
 
 import pytest
 from conftest import CLIENTS, put, wait_until
-from peat import encryption
+from peat import encryption, pki
 from verified import verify
 
 TLS = {"nielsen": "required", "guest": "certificate", "visitor": "certificate", "thomsen": "forwarder"}
@@ -93,8 +95,8 @@ def probe(modern, lab):
     path = "/usr/local/lib/peat-tests/tls_probe.py"
     put(modern, (CLIENTS / "tls_probe.py").read_bytes(), path)
 
-    def run(server: str = lab.server["address"], **options) -> dict:
-        words = ["python3", path, server, *([] if server == "self" else [str(lab.server["port"])])]
+    def run(server: str = lab.server["address"], port: int = lab.server["port"], **options) -> dict:
+        words = ["python3", path, server, *([] if server == "self" else [str(port)])]
         words += [f"--{name}={value}" for name, value in options.items()]
         return json.loads(modern.check_output(shlex.join(words)))
 
@@ -122,7 +124,15 @@ def written(run_client, converged, lab):
 
 
 @pytest.fixture(scope="module")
-def forwarders(peat2, lab, sheets, stranger_authority, converged):
+def configuration(sheets) -> str:
+    """What thomsen's sheet gives to copy, for Linux and macOS."""
+    sheet = (sheets / "thomsen.txt").read_text()
+    block = sheet.partition("for Linux and macOS:\n\n")[2].partition("\n\nstunnel.conf, for Windows:")[0]
+    return textwrap.dedent(block).rstrip() + "\n"
+
+
+@pytest.fixture(scope="module")
+def forwarders(peat2, lab, sheets, configuration, stranger_authority, converged):
     """forwarders(server, authority=...) -> the local port of a stunnel on the host peat2, as a sheet describes it."""
     if not peat2.exists("stunnel"):
         peat2.check_output("apt-get update --quiet && apt-get install --quiet --yes stunnel4")
@@ -135,7 +145,10 @@ def forwarders(peat2, lab, sheets, stranger_authority, converged):
             f"peat-test-forwarder-{number}",
             FORWARDER_PORT + 100 + number,
         )
-        text = encryption.forwarder(server, FORWARDER_PORT)
+        # The sheet is for the server's first address.
+        text = configuration
+        if server != lab.server["address"]:
+            text = encryption.forwarder(server, FORWARDER_PORT)
         # Several run on one machine here.
         text = text.replace(f"accept = 127.0.0.1:{FORWARDER_PORT}", f"accept = 127.0.0.1:{port}")
         put(peat2, text.encode(), f"{folder}/{encryption.CONFIGURATION}")
@@ -177,6 +190,14 @@ def test_only_tls_1_2_and_newer(probe, lab, version, accepted, address):
     answer = probe(lab.server[address], version=version)
     assert answer["ok"] is accepted, answer
     assert not accepted or answer["version"] == version.replace("_", ".")
+
+
+@pytest.mark.parametrize("address", ["address", "address6"])
+@pytest.mark.parametrize(("version", "accepted"), [("1", False), ("1_1", False), ("1_2", True), ("1_3", True)])
+def test_the_forwarder_takes_no_older_one_either(probe, lab, version, accepted, address):
+    options = {"port": FORWARDER_PORT, "version": f"TLSv{version}", "at-once": "true"}
+    answer = probe(lab.server[address], **options)
+    assert answer["ok"] is accepted, answer
 
 
 def test_openssl_agrees(modern, lab, arguments):
@@ -393,6 +414,39 @@ def test_a_reload_that_was_missed_is_made_up_for(site, wanted, server, probe, la
     assert run.ok, run.failure
     assert predicted.changed == run.changed == [("server", "mysql : Configure | options, unit and running server")]
     assert probe()["fingerprint"] == before["fingerprint"]
+
+
+# Certificates of others, and none
+
+
+def test_a_certificate_that_was_issued_elsewhere(site, wanted, probe, lab, sheets, tmp_path):
+    """Clients verify it by the authority that came with it, which then lies beside the sheets."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    authority = pki.new_authority("Elsewhere", pki.new_key(), now, 90)
+    names = (lab.server["address"], lab.server["address6"], "peat.example.org")
+    issued = pki.issue(pki.Request(pki.SERVER, "elsewhere", names), authority, now, 60)
+    files = {
+        "tls_certificate": pki.certificate_text(issued.certificate),
+        "tls_key": pki.key_text(issued.key),
+        "tls_authority": pki.certificate_text(authority.certificate),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_bytes(text)
+    run = site({**wanted, **{name: str(tmp_path / name) for name in files}})
+    assert run.ok, run.failure
+    for address in ("address", "address6"):
+        assert probe(lab.server[address])["fingerprint"] == pki.fingerprint(issued.certificate)
+    assert files["tls_authority"] in (sheets / "ca.crt").read_bytes()
+
+
+def test_whoever_wants_none_gets_what_the_package_does(site, lab, server, probe):
+    """Off is for the whole server; the lab's authority has nothing to do with what it then shows, if anything."""
+    ours = probe()["fingerprint"]
+    run = site({"peat_tls": "off"})
+    assert run.ok, run.failure
+    shown = probe()
+    assert not shown["ok"] or shown["fingerprint"] != ours
+    assert "/etc/mysql/tls" not in server.check_output("cat /etc/mysql/*.conf.d/*peat*")
 
 
 # Secrets

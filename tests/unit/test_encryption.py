@@ -18,6 +18,11 @@ def test_windows_knows_no_processes_in_the_foreground():
     assert both["unix"] == "foreground = yes\npid =\n\n" + both["windows"]
 
 
+def test_every_system_has_steps_to_take():
+    assert list(encryption.STEPS) == ["Linux", "macOS", "Windows"]
+    assert all(words[0].startswith("Install stunnel") for words in encryption.STEPS.values())
+
+
 def test_both_drivers_verify_the_server():
     assert encryption.driver_arguments("PyMySQL") == {"ssl": {"ca": "ca.crt"}}
     # Without the mode it would believe any server.

@@ -2,6 +2,7 @@ import datetime
 import json
 import pathlib
 import stat
+import subprocess
 
 import pytest
 from cryptography import x509
@@ -52,6 +53,16 @@ def test_a_lost_certificate_is_replaced_by_one_with_another_subject(authority):
     first, second = (pki.issue(CLIENT, authority, NOW, 397).certificate for _ in range(2))
     assert pki.subject_text(first.subject).startswith("/CN=pipeline/serialNumber=")
     assert first.subject != second.subject
+
+
+@pytest.mark.parametrize("name", ["PEAT Server CA", "Universität X", "a 'b' \\", "\U0001f9ec lab"])
+def test_accounts_name_subjects_as_openssl_does(tmp_path, name):
+    """The servers compare with what X509_NAME_oneline makes of a name, which openssl shows as `compat`."""
+    authority = pki.new_authority(name, pki.new_key(), NOW, 100)
+    (tmp_path / "crt").write_bytes(pki.certificate_text(authority.certificate))
+    command = ["openssl", "x509", "-in", str(tmp_path / "crt"), "-noout", "-issuer", "-nameopt", "compat"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert shown.strip() == f"issuer={pki.subject_text(authority.certificate.subject)}"
 
 
 def test_a_renewal_keeps_the_subject_and_changes_the_key(authority):
