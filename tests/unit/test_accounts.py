@@ -814,7 +814,9 @@ def test_an_administrator_has_what_a_user_can_be_given_and_no_more():
         project("still", write=["ann"], state="frozen"),
         project("gone", state="absent"),
     ]
-    want = described(*lists, secrets={**PASSWORDS, "keeper": "the keeper's password"}, administrators=[{"name": "keeper"}])
+    want = described(
+        *lists, secrets={**PASSWORDS, "keeper": "the keeper's password"}, administrators=[{"name": "keeper"}]
+    )
     writer = {"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES"}
     made = planned(State("mariadb"), want)
     assert made.new.rights[KEEPER] == {

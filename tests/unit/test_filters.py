@@ -198,7 +198,8 @@ def test_play_refuses_phpmyadmin_that_nobody_could_use(tmp_path):
     without = {"peat_administrators": [], "peat_admin_networks": [], "peat_tls": "off"}
     code, output = validate(tmp_path, {**GOOD, **ready, **without})
     assert code == 2
-    assert output.count("- peat_phpmyadmin: ") == 3
+    for cause in ("nobody could log in", "nobody could reach it", "there is none"):
+        assert "- peat_phpmyadmin: " in output and cause in output
     code, output = validate(tmp_path, {**GOOD, **ready, "peat_administrators": [{"name": "farrell"}]})
     assert code == 2
     assert "- peat_administrators, entry 1 (farrell): has the name of peat_people, entry 1 (farrell)" in output
