@@ -315,7 +315,7 @@ def phpmyadmin_problems(administrators: Any, admin_networks: Any, tls: Any) -> l
     found = []
     if not administrators:
         found.append(
-            "peat_phpmyadmin: nobody could log in: add - name: NAME to peat_administrators, or set peat_phpmyadmin: false"
+            "peat_phpmyadmin: nobody could log in: add somebody to peat_administrators, or set peat_phpmyadmin: false"
         )
     if not admin_networks:
         found.append(

@@ -53,7 +53,8 @@ def served(site, wanted):
     assert predicted.ok, predicted.failure
     run = site(wanted)
     assert run.ok, run.failure
-    assert predicted.changed == [task for task in run.changed if task not in UNFORESEEN]
+    expected, happened = ([task for task in each.changed if task not in UNFORESEEN] for each in (predicted, run))
+    assert expected == happened
     again = site(wanted)
     assert again.ok, again.failure
     assert again.changed == []
