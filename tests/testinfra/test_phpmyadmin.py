@@ -157,6 +157,8 @@ def test_an_administrator_adds_a_user_who_reads_a_project(keeper, lab, tmp_path,
     expect(keeper.locator("body")).to_contain_text("You have updated the privileges")
     keeper.screenshot(path=tmp_path / "granted.png")
     assert sql(f"SELECT Host, Db FROM mysql.db WHERE User = '{ADDED}'") == [[modern, "modernhp"]]
+    # A project that nobody has written to cannot be opened by a reader.
+    assert run_client("modern", "relstorage4", "add", "farrell", "modernhp", prefix="console", records=1)["ok"]
     assert run_client("modern", "relstorage4", "open", ADDED, "modernhp", password=GIVEN)["ok"]
 
 
