@@ -325,7 +325,23 @@ def test_php_comes_back_by_itself(server, ask):
     assert ask("/phpmyadmin/")[0] == 200
 
 
-# And off again
+# What is refused before anything changes, and off again
+
+
+def test_a_port_in_use_and_an_unguarded_phpmyadmin_are_refused(site, wanted, server):
+    enabled = "/etc/apache2/conf-enabled"
+    server.check_output(f"mkdir -p {enabled} && ln -s ../conf-available/phpmyadmin.conf {enabled}/phpmyadmin.conf")
+    try:
+        run = site({**wanted, "phpmyadmin_port": 22})
+    finally:
+        server.check_output("rm -r /etc/apache2")
+    assert not run.ok and run.changed == []
+    assert "phpmyadmin_port: another program already listens on port 22" in run.failure and "sshd" in run.failure
+    assert "peat_phpmyadmin: Apache serves phpMyAdmin on this host already" in run.failure
+    assert "another service" not in run.failure
+    run = site({**wanted, "phpmyadmin_port": 8081})
+    assert not run.ok and run.changed == []
+    assert "phpmyadmin_port: another service of this host has port 8081" in run.failure
 
 
 @pytest.fixture(scope="module")
