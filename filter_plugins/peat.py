@@ -61,7 +61,12 @@ def peat_adoption_refusals(folder: str, listed: list[str], replace: Any = False)
 
 
 def peat_problems(
-    lab: dict[str, Any], flavour: str | None = None, admin_networks: Any = (), address: Any = None
+    lab: dict[str, Any],
+    flavour: str | None = None,
+    admin_networks: Any = (),
+    address: Any = None,
+    phpmyadmin: Any = False,
+    tls: Any = labs.OFFERED,
 ) -> list[str]:
     """Return everything that is wrong with the description, one text per problem.
 
@@ -70,6 +75,8 @@ def peat_problems(
     problems = hosting.problems(lab, flavour)
     if address is not None and (problem := sheets.address_problem(str(address))):
         problems.append(problem)
+    if phpmyadmin:
+        problems += labs.phpmyadmin_problems(lab["administrators"], admin_networks, tls)
     if not problems:
         try:
             labs.addresses(lab["networks"], admin_networks, "peat_admin_networks")
@@ -104,8 +111,9 @@ def peat_of_backend(lab: dict[str, Any], *backends: str) -> dict[str, Any]:
             for project in projects
             if isinstance(project, dict) and project.get("backend", labs.RELSTORAGE) in backends
         ]
-    admin = lab["admin"] if labs.RELSTORAGE in backends else None
-    return {**lab, "projects": projects, "admin": admin}
+    if labs.RELSTORAGE in backends:
+        return {**lab, "projects": projects}
+    return {**lab, "projects": projects, "admin": None, "administrators": []}
 
 
 def peat_certified(lab: dict[str, Any]) -> list[str]:

@@ -122,6 +122,26 @@ options:
       - It has all rights with the right to grant them on databases whose names begin with the prefix, and the right to
         flush privileges. Each person gets a locked account for every address, which holds what the dialog grants.
     type: dict
+  administrators:
+    description:
+      - The list C(peat_administrators), mappings with C(name). Their passwords are in O(passwords).
+      - Each has one account, for O(administrators_from). It may make accounts and give on what it has itself, which is
+        what a writer of each project has, and may read the server's own tables.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The user name of the account.
+        type: str
+        required: true
+      password:
+        description: Not used here, see O(passwords).
+        type: str
+  administrators_from:
+    description: The address of this host from which phpMyAdmin connects.
+    type: str
+    default: 127.0.0.1
   person_connections:
     description:
       - How many connections an account may have at once where the person's entry does not say it. 0 is any number.
@@ -209,7 +229,11 @@ def main() -> None:
         argument_spec={
             # Raw, because `lab.load` checks all of it anyway: Ansible's own check of nested options takes longer
             # than everything else a run that changes nothing does for a thousand projects.
-            **{name: {"type": "raw", "default": [], "no_log": True} for name in ("networks", "people", "projects")},
+            **{
+                name: {"type": "raw", "default": [], "no_log": True}
+                for name in ("networks", "people", "projects", "administrators")
+            },
+            "administrators_from": {"type": "str", "default": "127.0.0.1"},
             "admin": {"type": "raw", "no_log": True},
             "allow_anywhere": {"type": "bool", "default": False},
             "login_unix_socket": {"type": "path", "default": "/run/mysqld/mysqld.sock"},
@@ -247,10 +271,17 @@ def run(module: AnsibleModule) -> dict:
         params["allow_anywhere"],
         state.flavour if connection else None,
         admin=params["admin"],
+        administrators=params["administrators"],
     )
     plan = accounts.plan(
         state,
-        accounts.wanted(described, params["passwords"], params["person_connections"], params["certificates"]),
+        accounts.wanted(
+            described,
+            params["passwords"],
+            params["person_connections"],
+            params["certificates"],
+            params["administrators_from"],
+        ),
         params["protected_accounts"],
         unmanaged=params["unmanaged"],
     )

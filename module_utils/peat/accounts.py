@@ -60,6 +60,12 @@ _TEST_PATTERNS = ("test", r"test\_%", "test_%")
 # grants everything on a database must have everything on it. `_spelled` says these in the server's words.
 _ALL = frozenset(("ALL PRIVILEGES", "GRANT OPTION"))
 _FLUSH = frozenset(("FLUSH PRIVILEGES",))
+# What phpMyAdmin needs to show the server's users and add some. Nobody gives what they do not have themselves.
+_ADDS_USERS = frozenset(("CREATE USER", "GRANT OPTION"))
+_USERS = whole_database("mysql")
+# MariaDB's GRANT with REQUIRE, which phpMyAdmin says for every new user, asks for more than CREATE USER, which there
+# includes to change every account. On MySQL it would be a way around what protects root's.
+_USERS_RIGHTS = {"mariadb": READER | {"UPDATE"}, "mysql": READER}
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class Wanted:
     """What the list says: accounts, their rights, and the projects' database names.
 
     Who makes databases with PEAT's dialog grants rights on databases of the `prefix` to `doors`.
+    `administrators` also have _USERS_RIGHTS.
     """
 
     accounts: dict[Account, Need]
@@ -89,6 +96,7 @@ class Wanted:
     projects: tuple[str, ...]
     prefix: str = ""
     doors: frozenset[Account] = frozenset()
+    administrators: frozenset[Account] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -118,11 +126,13 @@ def wanted(
     passwords: Mapping[str, str | None],
     connections: int = 0,
     certificates: Mapping[str, Mapping[str, str]] | None = None,
+    console: str = "127.0.0.1",
 ) -> Wanted:
     """Return the accounts and rights that make every address what the matrix says of it.
 
     `connections` is how many sessions an account of a person may have whose entry does not say it,
-    `certificates` has subject and issuer of the certificates of people with ``tls: certificate``.
+    `certificates` has subject and issuer of the certificates of people with ``tls: certificate``,
+    `console` is the address from which phpMyAdmin connects.
     Raise AccountsError for a person whose name is an account of the server itself.
     """
     accounts: dict[Account, Need] = {}
@@ -147,8 +157,12 @@ def wanted(
                 if row.level == WRITE or _inside_a_writer(row, rows):
                     for table in PACK_TABLES[project.keep_history]:
                         granted[Scope("table", project_name, table)] = on_tables
+    administrators = frozenset(Account(name, console) for name in lab.administrators)
+    for account in administrators:
+        accounts[account] = Need(passwords.get(account.user), connections=connections)
+        rights[account] = _administrators_rights(lab)
     if lab.admin is None:
-        return Wanted(accounts, rights, tuple(lab.projects))
+        return Wanted(accounts, rights, tuple(lab.projects), administrators=administrators)
     for network in lab.admin.networks:
         account = Account(ADMIN, account_host(network))
         accounts[account] = Need(passwords.get(ADMIN), connections=connections)
@@ -157,7 +171,20 @@ def wanted(
     doors = {Account(name, "%"): person for name, person in lab.people.items()}
     for account, person in doors.items():
         accounts.setdefault(account, replace(_need(person, passwords, connections, certificates or {}), locked=True))
-    return Wanted(accounts, rights, tuple(lab.projects), lab.admin.prefix, frozenset(doors))
+    return Wanted(accounts, rights, tuple(lab.projects), lab.admin.prefix, frozenset(doors), administrators)
+
+
+def _administrators_rights(lab: Lab) -> dict[Scope, frozenset[str]]:
+    """Return what an administrator needs to add users, with what a person can have on a project, and to see all."""
+    rights = {GLOBAL: _ADDS_USERS}
+    for project in lab.projects.values():
+        if project.state == "absent":
+            continue
+        frozen = project.state == "frozen"
+        rights[whole_database(project.name)] = READER if frozen else WRITER[project.clients]
+        for table in () if frozen else PACK_TABLES[project.keep_history]:
+            rights[Scope("table", project.name, table)] = PACKER
+    return rights
 
 
 def _need(
@@ -302,6 +329,8 @@ def _target(
     for account in want.accounts:
         rights.pop(account, None)
     rights.update(want.rights)
+    for account in want.administrators:
+        rights[account] = {**want.rights[account], _USERS: _USERS_RIGHTS[old.flavour]}
     if want.prefix:
         rights.update({account: _spelled(granted, old) for account, granted in rights.items() if account.user == ADMIN})
         if unmanaged != DROP:

@@ -35,10 +35,11 @@ def variable_of(project: str) -> str:
 def merge(lists: Mapping[str, Any], hosted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the lab as one: the lists, and after them what each hosted project adds.
 
-    `lists` has networks, people, projects, allow_anywhere, perhaps admin, and tls (the policy for
-    people without one) as the inventory gives them, of any type. The result has the same keys but
-    tls, `logins` (people, and who makes databases), `origins` (which variable an entry is from, for
-    messages, as `labs.load` takes it) and `problems` of the hosted projects themselves.
+    `lists` has networks, people, projects, allow_anywhere, perhaps admin and administrators, and tls
+    (the policy for people without one) as the inventory gives them, of any type. The result has the
+    same keys but tls, `logins` (people, who makes databases, and administrators), `origins` (which
+    variable an entry is from, for messages, as `labs.load` takes it) and `problems` of the hosted
+    projects themselves.
     """
     return _Merger(lists).merge(hosted)
 
@@ -64,6 +65,7 @@ def load(lab: Mapping[str, Any], flavour: str | None = None) -> labs.Lab:
             flavour,
             lab["origins"],
             lab["admin"],
+            lab["administrators"],
         )
     except labs.LabError as error:
         raise labs.LabError(found + error.problems) from None
@@ -90,14 +92,15 @@ class _Merger:
     def merge(self, hosted: Mapping[str, Any]) -> dict[str, Any]:
         for variable, value in hosted.items():
             self._hosted(variable, value)
-        admin = self.lists.get("admin")
+        admin, administrators = self.lists.get("admin"), self.lists.get("administrators", [])
         return {
             "networks": self.lists["networks"],
             "people": self._with_policy(_joined(self.lists["people"], self.people)),
             "projects": _joined(self.lists["projects"], self.projects),
             "allow_anywhere": self.lists["allow_anywhere"],
             "admin": admin,
-            "logins": _joined(self.lists["people"], self.people + _login(admin)),
+            "administrators": administrators,
+            "logins": _joined(self.lists["people"], self.people + _login(admin) + _console_logins(administrators)),
             "origins": self.origins,
             "problems": self.problems,
         }
@@ -211,6 +214,11 @@ def _login(admin: Any) -> list[dict[str, Any]]:
         return []
     given = {"password": admin["password"]} if admin.get("password") is not None else {}
     return [{"name": labs.ADMIN, "from": admin.get("from"), **given}]
+
+
+def _console_logins(administrators: Any) -> list[dict[str, Any]]:
+    """Return the accounts for phpMyAdmin as entries like people's, for their passwords."""
+    return [{"from": [], **entry} for entry in _entries(administrators)]
 
 
 def _joined(own: Any, added: list) -> Any:

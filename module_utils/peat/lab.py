@@ -88,6 +88,7 @@ _NETWORK_KEYS = ("name", "addresses")
 _PERSON_KEYS = ("name", "from", "password", "password_hash", "tls", "connections")
 PROJECT_KEYS = ("name", "backend", "clients", "keep_history", "write", "read", "state")
 _ADMIN_KEYS = ("from", "prefix", "password")
+_ADMINISTRATOR_KEYS = ("name", "password")
 _ITEM_KEYS = ("person", "from")
 
 # A person's name is also the name of a file (password, connection sheet).
@@ -163,12 +164,16 @@ class Admin:
 
 @dataclass(frozen=True)
 class Lab:
-    """A valid description: people and projects by name, and the access matrix in listed order."""
+    """A valid description: people and projects by name, and the access matrix in listed order.
+
+    `admin` makes databases with PEAT's dialog, `administrators` log in to phpMyAdmin.
+    """
 
     people: dict[str, Person]
     projects: dict[str, Project]
     matrix: tuple[Access, ...]
     admin: Admin | None = None
+    administrators: tuple[str, ...] = ()
 
 
 def argument_spec() -> dict[str, dict[str, Any]]:
@@ -227,15 +232,16 @@ def load(
     flavour: str | None = None,
     origins: Mapping[str, Mapping[int, str]] | None = None,
     admin: Any = None,
+    administrators: Any = (),
 ) -> Lab:
     """Return the lab the three lists describe; raise LabError with every problem they have.
 
     The lists may come straight from YAML, so nothing is assumed about types. `flavour` is
     ``mariadb``, ``mysql`` or None (unknown: the shorter limits hold). `origins` says of entries that
     do not come from the list itself how messages call their place: {variable: {number: place}}.
-    `admin` is ``peat_admin``, empty for none.
+    `admin` is ``peat_admin``, `administrators` is ``peat_administrators``, empty for none.
     """
-    return _Loader(allow_anywhere, flavour, origins or {}).load(networks, people, projects, admin)
+    return _Loader(allow_anywhere, flavour, origins or {}).load(networks, people, projects, admin, administrators)
 
 
 def level_at(entries: Iterable[Access], address: str) -> str | None:
@@ -263,7 +269,9 @@ def of_backend(lab: Lab, backend: str) -> Lab:
     """Return the lab with the projects of one backend only, and everybody in it."""
     projects = {name: project for name, project in lab.projects.items() if project.backend == backend}
     matrix = tuple(entry for entry in lab.matrix if entry.project in projects)
-    return Lab(lab.people, projects, matrix, lab.admin if backend == RELSTORAGE else None)
+    if backend != RELSTORAGE:
+        return Lab(lab.people, projects, matrix)
+    return Lab(lab.people, projects, matrix, lab.admin, lab.administrators)
 
 
 def openings(lab: Lab, forwarded: bool = False) -> list[str]:
@@ -296,11 +304,31 @@ def addresses(networks: Any, items: Any, variable: str) -> list[str]:
     `variable` is how messages call the list. Raise LabError with all its problems.
     """
     loader = _Loader(False, None, {})
-    loader.load(networks, [], [], None)
+    loader.load(networks, [], [])
     found = loader._sources(items, variable)
     if loader.problems:
         raise LabError(loader.problems)
     return [str(network) for network in found]
+
+
+def phpmyadmin_problems(administrators: Any, admin_networks: Any, tls: Any) -> list[str]:
+    """Return why phpMyAdmin cannot be had with these variables, whatever is in them."""
+    found = []
+    if not administrators:
+        found.append(
+            "peat_phpmyadmin: nobody could log in: add somebody to peat_administrators, or set peat_phpmyadmin: false"
+        )
+    if not admin_networks:
+        found.append(
+            "peat_phpmyadmin: nobody could reach it: write the administrators' networks into peat_admin_networks,"
+            " or set peat_phpmyadmin: false"
+        )
+    if tls == "off":
+        found.append(
+            "peat_phpmyadmin: it is served with the server's certificate, and with peat_tls: 'off' there is none:"
+            " choose another peat_tls, or set peat_phpmyadmin: false"
+        )
+    return found
 
 
 class _Loader:
@@ -320,7 +348,7 @@ class _Loader:
         self._folded: dict[tuple[str, str], str] = {}  # (variable, lower-case name): name
         self._guesses = 0
 
-    def load(self, networks: Any, people: Any, projects: Any, admin: Any) -> Lab:
+    def load(self, networks: Any, people: Any, projects: Any, admin: Any = None, administrators: Any = ()) -> Lab:
         if not isinstance(self.allow_anywhere, bool):
             self.problems.append(
                 f"peat_allow_anywhere: {_show(self.allow_anywhere)} is not a boolean: "
@@ -333,10 +361,14 @@ class _Loader:
             self._person(entry, where)
         for entry, where in self._entries(projects, "peat_projects", PROJECT_KEYS):
             self._project(entry, where)
-        administrator = self._admin(admin) if admin else None
+        database_maker = self._admin(admin) if admin else None
+        names = [
+            self._administrator(entry, where)
+            for entry, where in self._entries(administrators or [], "peat_administrators", _ADMINISTRATOR_KEYS)
+        ]
         if self.problems:
             raise LabError(self.problems)
-        return Lab(self.people, self.projects, tuple(self.matrix), administrator)
+        return Lab(self.people, self.projects, tuple(self.matrix), database_maker, tuple(names))
 
     # The three kinds of entry
 
@@ -499,6 +531,20 @@ class _Loader:
         if taken := sorted(name for name in RESERVED_DATABASES if name.startswith(prefix.lower())):
             self._add(where, f"prefix is {prefix!r}, and the server's own {taken[0]} begins so: choose another")
         return Admin(sources, prefix)
+
+    def _administrator(self, entry: dict, where: str) -> str:
+        """Return the name of an account for phpMyAdmin."""
+        name = self._name(entry, "peat_administrators", where)
+        self._password(entry.get("password"), name, where)
+        if name is None:
+            return ""
+        self._user_name(name, where)
+        person = self._folded.get(("peat_people", name.lower()))
+        if person is not None:
+            self._add(where, f"has the name of {person}: who works on projects as well needs another name for that")
+        elif name.lower() == ADMIN:
+            self._add(where, f"{ADMIN} is the account of peat_admin: choose another name")
+        return name
 
     # Rules about single values
 

@@ -37,12 +37,12 @@ def by(person, *sources):
     return {"person": person, "from": list(sources)}
 
 
-def described(*projects, tls=(), secrets=PASSWORDS, limit=0, limits=None, admin=None):
+def described(*projects, tls=(), secrets=PASSWORDS, limit=0, limits=None, admin=None, administrators=()):
     people = [
         {"name": name, "from": [DESK], "tls": "required" if name in tls else "optional", **(limits or {}).get(name, {})}
         for name in PASSWORDS
     ]
-    loaded = lab.load([], people, list(projects), allow_anywhere=True, admin=admin)
+    loaded = lab.load([], people, list(projects), allow_anywhere=True, admin=admin, administrators=administrators)
     return wanted(loaded, secrets, limit)
 
 
@@ -800,6 +800,39 @@ def test_databases_of_others_are_not_told():
 def test_projects_that_the_dialogs_account_reaches_are_told():
     (finding,) = unlisted.findings(server(described(LISTS)), {}, ["a_b", "madeone"], PASSWORDS, "made")
     assert finding.startswith("peatadmin can do anything with madeone")
+
+
+# Administrators, who add users in phpMyAdmin
+
+KEEPER = Account("keeper", "127.0.0.1")
+
+
+def test_an_administrator_has_what_a_user_can_be_given_and_no_more():
+    lists = [
+        project("hewl", write=["ann"]),
+        project("modern_hf", clients="relstorage4", keep_history=False),
+        project("still", write=["ann"], state="frozen"),
+        project("gone", state="absent"),
+    ]
+    want = described(
+        *lists, secrets={**PASSWORDS, "keeper": "the keeper's password"}, administrators=[{"name": "keeper"}]
+    )
+    writer = {"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES"}
+    made = planned(State("mariadb"), want)
+    assert made.new.rights[KEEPER] == {
+        GLOBAL: {"CREATE USER", "GRANT OPTION"},
+        Scope("database", "mysql"): {"SELECT", "UPDATE"},
+        Scope("database", "hewl"): writer,
+        **{Scope("table", "hewl", name): {"DROP"} for name in ("pack_object", "pack_state", "pack_state_tid")},
+        Scope("database", r"modern\_hf"): writer | {"EXECUTE"},
+        Scope("table", "modern_hf", "pack_object"): {"DROP"},
+        Scope("database", "still"): {"SELECT"},
+    }
+    assert [account for account in want.accounts if account.user == "keeper"] == [KEEPER]
+    assert any(text.startswith("GRANT CREATE USER, GRANT OPTION ON *.* TO 'keeper'@'127.0.0.1'") for text in sql(made))
+    assert planned(made.new, want).steps == ()
+    assert planned(made.new, described(*lists)).new.accounts.keys().isdisjoint({KEEPER})
+    assert planned(State("mysql"), want).new.rights[KEEPER][Scope("database", "mysql")] == {"SELECT"}
 
 
 # Sessions

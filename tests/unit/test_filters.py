@@ -192,6 +192,19 @@ def test_play_names_the_entry_whatever_its_type(tmp_path, variables, message):
     assert message in output
 
 
+def test_play_refuses_phpmyadmin_that_nobody_could_use(tmp_path):
+    ready = {"peat_phpmyadmin": True, "peat_administrators": [{"name": "keeper"}], "peat_admin_networks": ["campus"]}
+    assert validate(tmp_path, {**GOOD, **ready})[0] == 0
+    without = {"peat_administrators": [], "peat_admin_networks": [], "peat_tls": "off"}
+    code, output = validate(tmp_path, {**GOOD, **ready, **without})
+    assert code == 2
+    for cause in ("nobody could log in", "nobody could reach it", "there is none"):
+        assert "- peat_phpmyadmin: " in output and cause in output
+    code, output = validate(tmp_path, {**GOOD, **ready, "peat_administrators": [{"name": "farrell"}]})
+    assert code == 2
+    assert "- peat_administrators, entry 1 (farrell): has the name of peat_people, entry 1 (farrell)" in output
+
+
 def test_play_knows_the_longer_names_of_mariadb(tmp_path):
     lists = {"peat_people": [{"name": "n" * 40, "from": ["192.0.2.1"]}]}
     assert validate(tmp_path, lists)[0] == 2

@@ -60,6 +60,20 @@ def test_nothing_hosted_changes_nothing():
     assert {key: lab[key] for key in LISTS} == LISTS
 
 
+def test_administrators_have_passwords_like_people():
+    administrators = [{"name": "keeper"}, {"name": "other", "password": "long enough one"}]
+    lab = hosting.merge({**LISTS, "administrators": administrators}, {})
+    assert lab["people"] == LISTS["people"] and lab["administrators"] == administrators
+    assert lab["logins"][2:] == [
+        {"name": "keeper", "from": []},
+        {"name": "other", "from": [], "password": "long enough one"},
+    ]
+    assert hosting.load(lab).administrators == ("keeper", "other")
+    assert hosting.problems(hosting.merge({**LISTS, "administrators": "keeper"}, {})) == [
+        "peat_administrators: is text: make it a list of entries ('- name: ...')"
+    ]
+
+
 def test_addresses_may_be_said_once_for_all_who_are_new():
     people = [{"name": "ada"}, {"name": "grace", "level": "read"}, {"name": "guest"}]
     lab = hosting.merge(LISTS, hosted(changed(people=people, **{"from": ["campus", "203.0.113.9"]})))

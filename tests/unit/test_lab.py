@@ -9,7 +9,19 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from hypothesis import given
 from hypothesis import strategies as st
 from peat.addresses import ANYWHERE, account_host, contains, parse
-from peat.lab import READ, WRITE, ZEO, Access, LabError, argument_spec, level_at, load, of_backend, openings
+from peat.lab import (
+    READ,
+    WRITE,
+    ZEO,
+    Access,
+    LabError,
+    argument_spec,
+    level_at,
+    load,
+    of_backend,
+    openings,
+    phpmyadmin_problems,
+)
 
 GOOD = {
     "networks": [
@@ -531,6 +543,42 @@ def test_nobody_has_the_name_of_the_account_for_databases():
         changed("people.0.name", "peatadmin") | {"projects": []}, admin={"from": ["campus"], "prefix": "new"}
     )
     assert problem == "peat_admin: peatadmin is in peat_people as well: rename that person"
+
+
+# Administrators, who log in to phpMyAdmin
+
+
+def test_administrators_are_no_people():
+    lab = load(**GOOD, administrators=[{"name": "keeper"}, {"name": "second.keeper", "password": "long enough one"}])
+    assert lab.administrators == ("keeper", "second.keeper")
+    assert not {"keeper", "second.keeper"} & lab.people.keys()
+    assert of_backend(lab, "relstorage").administrators == lab.administrators
+    assert of_backend(lab, "zeo").administrators == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"name": "Farrell"}, "has the name of peat_people, entry 1 (farrell)"),
+        ({"name": "peatadmin"}, "is the account of peat_admin"),
+        ({"name": "root"}, "is an account name of the server itself"),
+        ({"name": "two words"}, "use letters, digits and _ . - only"),
+        ({"name": "KEEPER"}, "has the name of peat_administrators, entry 1 (keeper)"),
+        ({"name": "x", "password": "short"}, "the password has fewer than 12 characters"),
+        ({"name": "x", "from": ["campus"]}, "has the unknown key 'from'"),
+        ({}, "has no name"),
+    ],
+)
+def test_a_wrong_administrator_is_refused(entry, words):
+    (problem,) = problems(GOOD, administrators=[{"name": "keeper"}, entry])
+    assert problem.startswith("peat_administrators, entry 2")
+    assert words in problem
+
+
+def test_phpmyadmin_without_what_it_needs_is_refused():
+    assert phpmyadmin_problems([{"name": "keeper"}], ["campus"], "offered") == []
+    nobody, nowhere, in_clear = phpmyadmin_problems([], [], "off")
+    assert "peat_administrators" in nobody and "peat_admin_networks" in nowhere and "peat_tls" in in_clear
 
 
 @pytest.mark.parametrize("number", [0, 1, 100_000])
