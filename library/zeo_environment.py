@@ -174,7 +174,8 @@ def main() -> None:
     )
     path = module.params["path"]
     try:
-        folder = folder_name(module.params, python_version(module))
+        version = python_version(module)
+        folder = folder_name(module.params, version)
         before = os.readlink(path) if os.path.islink(path) else None
         if before is None and os.path.lexists(path):
             raise BuildError(f"{path} is not a link of this role: move it elsewhere, it would be in the way")
@@ -186,7 +187,8 @@ def main() -> None:
             use(folder, before, path)
     except (BuildError, OSError) as error:
         module.fail_json(msg=f"The environment of ZEO cannot be made: {error}")
-    shown = folder if os.path.exists(folder) or not module.check_mode else f"{path}-{module.params['generation']}-*"
+    # Of an interpreter that is not there yet nobody knows the version, which is part of the name.
+    shown = folder if version else f"{path}-{module.params['generation']}-*"
     diff = {"before_header": path, "after_header": path, "before": f"{before or ''}\n", "after": f"{shown}\n"}
     module.exit_json(changed=changed, folder=folder, before=before or "", diff=diff if changed else {})
 

@@ -93,6 +93,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.peat import zeo
 
 PROGRAM = "/opt/zodb-convert/bin/zodb-convert"
+#: Starts ZEO also where systemd, after some starts in a few minutes, would refuse the next.
+ZEOCTL = "/usr/local/sbin/zeoctl"
 # Of a storage that nobody has stored anything in: the role gives it a root object.
 COUNT = """
 import sys
@@ -192,20 +194,20 @@ def change_places(module: AnsibleModule, folder: str, fresh: str) -> None:
             os.chown(name, owner.st_uid, owner.st_gid)
     os.chmod(fresh, owner.st_mode & 0o777)
     empty = f"{folder}.empty"
-    module.run_command(["service", "zeo", "stop"], check_rc=True)
+    module.run_command([ZEOCTL, "stop"], check_rc=True)
     try:
         # Nobody can have stored anything since.
         check_target(module, f"{folder}/Data.fs")
         os.rename(folder, empty)
         os.rename(fresh, folder)
     except ConvertError:
-        module.run_command(["service", "zeo", "start"])
+        module.run_command([ZEOCTL, "start"])
         raise
-    code, _out, err = module.run_command(["service", "zeo", "start"])
+    code, _out, err = module.run_command([ZEOCTL, "start"])
     if code:
         os.rename(folder, fresh)
         os.rename(empty, folder)
-        module.run_command(["service", "zeo", "start"])
+        module.run_command([ZEOCTL, "start"])
         raise ConvertError(f"ZEO does not start with what was copied, the empty storage is back: {err.strip()}")
     shutil.rmtree(empty)
 

@@ -15,11 +15,13 @@ def asked(path, **values):
 def test_check_mode_makes_nothing(tmp_path):
     result = asked(tmp_path / "zeo")
     assert result["changed"] and result["before"] == ""
+    assert result["diff"]["after"] == result["folder"] + "\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bare_host_without_the_interpreter_is_foretold(tmp_path):
-    assert asked(tmp_path / "zeo", python="/nonexistent/python2.7")["changed"]
+    result = asked(tmp_path / "zeo", python="/nonexistent/python2.7")
+    assert result["changed"] and result["diff"]["after"] == f"{tmp_path}/zeo-current-*\n"
 
 
 def test_one_of_the_same_parts_is_kept_and_half_of_one_is_not(tmp_path):

@@ -39,6 +39,8 @@ CONFIG = "/etc/zeo/zeo.conf"
 SETTINGS = "/etc/zeo-maintenance.json"
 STAMPS = "/var/lib/zeo-packed"
 LOCK = "/run/zeo-maintenance.lock"
+#: Starts the server also where systemd, after some starts in a few minutes, would refuse the next.
+ZEOCTL = "/usr/local/sbin/zeoctl"
 REPOZO = os.path.join(os.path.dirname(sys.executable), "repozo")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -339,12 +341,12 @@ def restore(server, project, moment=None):
         for name in [path] + [os.path.join(path, name) for name in files]:
             os.chown(name, owner.st_uid, owner.st_gid)
     os.chmod(fresh, owner.st_mode & 0o777)
-    subprocess.check_call(["service", "zeo", "stop"])
+    subprocess.check_call([ZEOCTL, "stop"])
     try:
         os.rename(folder, kept)
         os.rename(fresh, folder)
     finally:
-        subprocess.check_call(["service", "zeo", "start"])
+        subprocess.check_call([ZEOCTL, "start"])
     say(project, "restored; what was there is in %s. Clients that are open have to be started again." % kept)
 
 
