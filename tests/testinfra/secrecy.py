@@ -45,7 +45,7 @@ if os.path.exists("/usr/bin/journalctl"):
     places += ["the journal"] if found("--", f"/dev/fd/{number}", pass_fds=[number]) else []
     journal.stdout.close()
     journal.wait()
-print("\\n".join(places))
+print(*places, sep="\\n", end="")
 """
 
 

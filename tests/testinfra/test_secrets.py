@@ -68,11 +68,7 @@ def logged(sql):
     """Let the database server log every statement."""
     settings = ("general_log", "general_log_file", "slow_query_log", "slow_query_log_file", "long_query_time")
     (kept,) = sql(f"SELECT {', '.join(f'@@GLOBAL.{name}' for name in settings)}")
-    sql(
-        "".join(
-            f"SET GLOBAL {log}_file = '/var/log/mysql/peat-test-{log}';" for log in ("general_log", "slow_query_log")
-        )
-    )
+    sql("".join(f"SET GLOBAL {log}_file = '/run/mysqld/peat-test-{log}';" for log in ("general_log", "slow_query_log")))
     sql("SET GLOBAL general_log = ON, GLOBAL slow_query_log = ON, GLOBAL long_query_time = 0")
     try:
         yield
@@ -121,8 +117,8 @@ def left(lab, server, sql, site, wanted, planted, tmp_path_factory):
             rotate = ("ansible-playbook", "--diff", "-vvv", "-e", f"@{extra}", "-e", "peat_rotate=thomsen")
             for act in (
                 lambda: site(wanted, "-vvv"),
-                lambda: site(without, "-vvv", "--tags=peat", check=True),
-                lambda: site(without, "-vvv", "--tags=peat"),
+                lambda: site(without, "-vvv", "--tags=mysql,peat", check=True),
+                lambda: site(without, "-vvv", "--tags=mysql,peat"),
                 lambda: Run(*run_ansible(*rotate, "playbooks/rotate-passwords.yml")),
             ):
                 run = act()
@@ -143,7 +139,7 @@ def left(lab, server, sql, site, wanted, planted, tmp_path_factory):
         for path in (folder, pathlib.Path("~/.ansible").expanduser()):
             (path / "peat-test-planted").unlink(missing_ok=True)
         server.check_output("rm -f /tmp/peat-test-planted /root/.ansible/peat-test-planted /var/log/peat-test-planted"
-                            " /var/lib/fail2ban/peat-test-planted /var/log/mysql/peat-test-* %s*", WATCHED)  # fmt: skip
+                            " /var/lib/fail2ban/peat-test-planted /run/mysqld/peat-test-* %s*", WATCHED)  # fmt: skip
 
 
 def inventory_files(lab) -> list[pathlib.Path]:
@@ -157,7 +153,7 @@ def test_the_search_finds_what_is_planted(left):
     expected = {
         "server:the journal", "server:/tmp/peat-test-planted", "server:/root/.ansible/peat-test-planted",
         "server:/var/log/peat-test-planted", "server:/var/lib/fail2ban/peat-test-planted", f"server:{WATCHED}.seen",
-        "server:/var/log/mysql/peat-test-general_log", "server:/var/log/mysql/peat-test-slow_query_log",
+        "server:/run/mysqld/peat-test-general_log", "server:/run/mysqld/peat-test-slow_query_log",
     }  # fmt: skip
     assert expected <= left["planted"], expected - left["planted"]
     here = {place.rpartition("/")[2] for place in left["planted"] if place.startswith("here:")}
