@@ -20,10 +20,13 @@ def snapshot(server, sql, lab):
     accounts = "mysql.global_priv" if lab.server["flavour"] == "mariadb" else "mysql.user"
 
     def take() -> tuple:
-        rights = f"{accounts}, mysql.db, mysql.tables_priv, mysql.procs_priv"
-        tables = f"{rights}, peat_server.managed_account, modernhp.new_oid"
+        tables = f"{accounts}, mysql.db, mysql.tables_priv, mysql.procs_priv, peat_server.managed_account"
         files = "find /etc /root /opt -xdev -type f -printf '%p %T@ %m\\n' | sort | md5sum"
-        return sql(f"CHECKSUM TABLE {tables}"), server.check_output(files), server.check_output("nft list ruleset")
+        return (
+            sql(f"CHECKSUM TABLE {tables}"),
+            server.check_output(files),
+            server.check_output("nft --stateless list ruleset"),
+        )
 
     return take
 
