@@ -21,6 +21,7 @@ from conftest import Run, wait_until
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import BrowserContext, Error, Page, expect, sync_playwright
+from verified import verify
 
 PORT = 443
 GIVEN = "a password that is given"
@@ -294,6 +295,11 @@ def test_nothing_else_listens_and_apache_is_not_there(server, modern, lab):
     assert reach(modern, lab.server["address"], 80) == "ConnectionRefusedError"
     running = server.check_output("systemctl list-units --type=service --state=running --no-legend")
     assert "nginx.service" not in running and "-fpm.service" not in running
+
+
+def test_the_check_of_a_live_lab_knows_its_port(wanted):
+    row = verify(wanted).row("listening")
+    assert row["ok"], row
 
 
 def test_php_and_nginx_are_confined_and_have_users_of_their_own(server):
