@@ -96,7 +96,8 @@ _PERSON_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NETWORK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _DATABASE_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_$-]*[A-Za-z0-9_])?")
 # The beginning of a GRANT's pattern; without wildcards in it nobody can grant more than databases that begin so.
-_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9]{2,}")
+# The pattern must fit where a database name does, which has at most 64 characters.
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9]{2,59}")
 # ZConfig turns the name of a section into lower case and takes `$` for a variable.
 _STORAGE_NAME = re.compile(r"[a-z0-9_-]*")
 _PASSWORD = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -525,7 +526,7 @@ class _Loader:
         prefix = entry.get("prefix")
         if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
             self._add(
-                where, f"prefix is {_show(prefix)}: write at least three letters and digits, beginning with a letter"
+                where, f"prefix is {_show(prefix)}: write three to 60 letters and digits, beginning with a letter"
             )
             return None
         if taken := sorted(name for name in RESERVED_DATABASES if name.startswith(prefix.lower())):

@@ -239,7 +239,7 @@ def arguments(**lists) -> dict:
     return {
         "login_unix_socket": SOCKET, "networks": [], "people": [], "projects": [], "allow_anywhere": True,
         "passwords": {}, "certificates": {}, "admin": None, "person_connections": 24, "protected_accounts": [],
-        "unmanaged": "report", **lists,
+        "administrators": [], "administrators_from": "127.0.0.1", "unmanaged": "report", **lists,
     }  # fmt: skip
 
 
@@ -249,7 +249,8 @@ def described(cases: list[tuple[str, str]]) -> dict:
     for number, (field, text) in enumerate(cases):
         part, _dot, key = field.partition(".")
         person = {"name": f"p{number}", "from": [ADDRESS], "password_hash": KEPT}
-        project = {"name": f"d{number}", "clients": "relstorage4"}
+        # Frozen, because it has no tables, on which whoever may write gets rights.
+        project = {"name": f"d{number}", "clients": "relstorage4", "state": "frozen"}
         network = {"name": f"n{number}", "addresses": [ADDRESS]}
         item: object = person["name"]
         if field == "person.password":
@@ -270,6 +271,9 @@ def described(cases: list[tuple[str, str]]) -> dict:
         elif part == "admin" and not found["admin"]:
             found["admin"] = {"from": [ADDRESS], "prefix": "peatfuzz", key: [text] if key == "from" else text}
             found["passwords"][lab.ADMIN] = "x" * 12
+        elif part == "administrator":
+            found["administrators"].append({"name": text})
+            found["passwords"].setdefault(text, "x" * 12)
         elif part == "certificate":
             person["tls"] = "certificate"
             found["certificates"][person["name"]] = {"subject": "/CN=x", "issuer": "/CN=y", key: text}
@@ -292,7 +296,7 @@ def problem(cases: list[tuple[str, str]]) -> Exception | None:
     found = described(cases)
     try:
         lists = (found[name] for name in ("networks", "people", "projects", "allow_anywhere"))
-        made = lab.load(*lists, FLAVOUR, admin=found["admin"])
+        made = lab.load(*lists, FLAVOUR, admin=found["admin"], administrators=found["administrators"])
         wanted = accounts.wanted(made, found["passwords"], 24, found["certificates"])
         untouchable = accounts.PROTECTED | {*found["protected_accounts"]}
         if {account.user for account in wanted.accounts} & untouchable:
@@ -435,6 +439,7 @@ HARMLESS = [
     ("person.password", "another password"), ("project.name", "dd"), ("project.from", "192.0.2.1"),
     ("project.from", "192.0.2.0/24"), ("project.from", "2001:db8:1::/48"), ("person.tls", "required"),
     ("person.tls", "forwarder"), ("certificate.subject", "/CN=x"), ("admin.prefix", "fuzz"), ("protected", "monitor"),
+    ("administrator.name", "keeper"),
     ("project.from", "%"), ("person.tls", "optional"),
 ]  # fmt: skip
 

@@ -29,7 +29,7 @@ FIELDS = (
     "network.name", "network.address", "person.name", "person.name", "person.from", "person.password_hash",
     "person.tls", "person.connections", "person.key", "project.name", "project.name", "project.backend",
     "project.clients", "project.state", "project.keep_history", "project.read", "project.from", "project.key",
-    "admin.prefix", "admin.from", "certificate.subject", "certificate.issuer", "protected",
+    "admin.prefix", "admin.from", "administrator.name", "certificate.subject", "certificate.issuer", "protected",
 )  # fmt: skip
 cases = st.one_of(
     *(st.tuples(st.sampled_from(FIELDS), hostile.texts) for _ in range(8)),

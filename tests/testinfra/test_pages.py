@@ -72,7 +72,7 @@ def large_report() -> str:
     names = [person["name"] for person in people]
     projects = [
         {
-            "name": f"project_{number:02d}_{'y' * 53}",
+            "name": f"project_{number:02d}_{'y' * 51}",
             "clients": "peat2",
             "write": names[number % 45 :][:3],
             "read": [names[(number + 7) % 50]] if number % 45 + 3 <= (number + 7) % 50 else [],

@@ -28,8 +28,8 @@ class Found:
         ]
         self.changed = [result for result in results if result.get("changed")]
         self.rows = [row for result in results for row in result.get("rows", ())]
-        # The last task's text is the table.
-        (self.table,) = [host["msg"] for host in report["plays"][-1]["tasks"][-1]["hosts"].values()]
+        # The last task but one prints the table; then the run fails, or does not.
+        (self.table,) = [host["msg"] for host in report["plays"][-1]["tasks"][-2]["hosts"].values()]
 
     def row(self, check: str, where: str = "", server: str = "server") -> dict:
         """The one row of a check at a server, seen from `where`."""

@@ -521,9 +521,10 @@ def test_who_makes_databases_has_addresses_and_a_prefix():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"prefix": "ne"}, "prefix is 'ne': write at least three letters and digits"),
-        ({"prefix": "new_"}, "prefix is 'new_': write at least three letters"),
-        ({"prefix": "new%"}, "prefix is 'new%': write at least three letters"),
+        ({"prefix": "ne"}, "prefix is 'ne': write three to 60 letters and digits"),
+        ({"prefix": "n" * 61}, "write three to 60 letters and digits"),
+        ({"prefix": "new_"}, "prefix is 'new_': write three to 60 letters"),
+        ({"prefix": "new%"}, "prefix is 'new%': write three to 60 letters"),
         ({"prefix": "Peat"}, "prefix is 'Peat', and the server's own peat_server begins so"),
         ({"prefix": "mys"}, "prefix is 'mys', and the server's own mysql begins so"),
         ({"from": []}, "from is missing or empty"),
