@@ -11,8 +11,8 @@ import urllib.parse
 from collections.abc import Iterable
 
 #: Remembers every command line and environment that any process shows, until a file appears. Processes it knows for a
-#: second are left alone, so that on a busy machine, too, it comes back to the new ones within milliseconds. So are the test
-#: hosts' own, which this machine sees as well.
+#: second are left alone, so that on a busy machine, too, it comes back to the new ones within milliseconds. Left alone
+#: are also the test hosts' own, which this machine sees as well.
 WATCH = """
 import contextlib, os, sys, time
 with contextlib.suppress(OSError):
