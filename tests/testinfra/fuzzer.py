@@ -15,6 +15,7 @@ import pathlib
 import re
 import ssl
 import sys
+import time
 import traceback
 import types
 
@@ -60,7 +61,7 @@ told: collections.Counter = collections.Counter()
 
 sent: list[str] = []
 plans: list[accounts.Plan] = []
-threads: list[int] = []
+connections: list[pymysql.Connection] = []
 
 
 def seen(function, keep):
@@ -81,7 +82,7 @@ def send(connection, text):
 
 
 peat_access._query = send
-sql.connect = seen(sql.connect, lambda _arguments, connection: threads.append(connection.thread_id()))
+sql.connect = seen(sql.connect, lambda _arguments, connection: connections.append(connection))
 accounts.plan = seen(accounts.plan, lambda _arguments, plan: plans.append(plan))
 
 
@@ -94,8 +95,8 @@ _PRELUDE = re.compile(
 )
 
 
-def hold_log(start: int) -> None:
-    """Hold what the log says of the module's connection since then against what was sent, byte for byte."""
+def hold_log(start: int, threads: list[int]) -> None:
+    """Hold what the log says of the module's connections since then against what was sent, byte for byte."""
     with open(LOG, "rb") as file:
         file.seek(start)
         log = file.read()
@@ -174,17 +175,29 @@ def others() -> tuple:
     return databases, query(f"SELECT * FROM {WITNESS}.t")
 
 
+def end_connections() -> list[int]:
+    """End the module's connections; return their numbers. The server counts what one that is just ending did twice."""
+    threads = [connection.thread_id() for connection in connections]
+    for connection in connections:
+        if connection.open:
+            connection.close()
+    while {*threads} & {number for (number,) in query("SELECT ID FROM information_schema.PROCESSLIST")}:
+        time.sleep(0.001)
+    return threads
+
+
 def hold(act, learning: bool):
     """Let `act` send statements and hold them against what the server received; return its result or refusal."""
-    for kept in (sent, plans, threads):
+    for kept in (sent, plans, connections):
         kept.clear()
     before, counted, start = others(), counters(), os.path.getsize(LOG)
     try:
         result = act()
     except REFUSALS as error:
         result = error
+    threads = end_connections()
     risen = {name: value - counted.get(name, 0) for name, value in counters().items()}
-    hold_log(start)
+    hold_log(start, threads)
     if {name: value for name, value in risen.items() if value} != kinds():
         raise Wrong(f"the server counted {risen}, sent were {kinds()}")
     for statement in sent:
@@ -463,7 +476,10 @@ def answer(order: dict) -> dict:
         with unquoted(order.get("without")):
             everything([(field, text) for field, text in order["cases"]])
     except (Wrong, *REFUSALS, pymysql.err.MySQLError) as error:
-        return {"wrong": f"{error}\n{traceback.format_exc(limit=-4)}"}
+        wrong = f"{error}\n{traceback.format_exc(limit=-4)}"
+        with contextlib.suppress(Wrong):  # what it left is not to be the next one's
+            run(arguments(unmanaged="drop"))
+        return {"wrong": wrong}
     return {"told": told}
 
 

@@ -664,6 +664,19 @@ def test_drop_keeps_what_others_need():
     assert any("was locked, not dropped: views or routines run with its rights" in found for found in made.findings)
 
 
+@pytest.mark.parametrize(("flavour", "left_alone"), [("mysql", True), ("mariadb", False)])
+def test_what_mysql_cannot_lock_is_left_alone(flavour, left_alone):
+    want = described(LISTS)
+    pattern = Account("ann", r"lab\_7.example.org")
+    old = server(want, flavour)
+    old.accounts[pattern] = Login("mysql_native_password", "*X")
+    old.rights[pattern] = {scope: frozenset(names) for scope, names in ON_PROJECT.items()}
+    made = planned(old, want, unmanaged="lock")
+    assert (made.steps == ()) == left_alone
+    assert any("locks no account with a backslash in its host" in found for found in made.findings) == left_alone
+    assert pattern not in planned(old, want, unmanaged="drop").new.accounts
+
+
 @pytest.mark.parametrize("mode", ["lock", "drop"])
 @pytest.mark.parametrize(
     ("account", "rights"),
