@@ -295,6 +295,9 @@ def request(
     found += unread(folder)
     path = os.path.join(folder, f"project_{name}.yml")
     there = hosted.get(variable)
+    if value.get("backend", labs.RELSTORAGE) == labs.ZEO:
+        # Its file is for the database servers, which is where the playbook works.
+        found.append("the request: has backend: zeo, but what is hosted is a database: add it to peat_projects")
     if there is None and value.get("state") == "absent":
         found.append(f"the request: there is no hosted project {name} to be absent: leave state out")
     if there is not None and there != value and not replace:

@@ -172,6 +172,7 @@ PROBLEMS = [
     ({"clients": "peat3"}, "the request (titration): clients is 'peat3'"),
     ({"keep_history": False}, "the request (titration): keep_history: false with clients: peat2"),
     ({"state": "absent"}, "there is no hosted project titration to be absent"),
+    ({"backend": "zeo"}, "the request: has backend: zeo, but what is hosted is a database"),
     ({"colour": "red"}, "the request: has the unknown key 'colour'"),
     ({"people": []}, "the request: people is missing, empty or no list"),
     ({"people": "ada"}, "the request: people is missing, empty or no list"),
