@@ -182,8 +182,8 @@ _LEAST = {
     "log_error_verbosity": (3, "3", _NOT_LOGGED),
 }
 
-# What an administrator chose before is kept where it is larger than what is computed: with less, records that are already
-# stored could not be read, clients that connect today could not, or what somebody looks for were not in the log.
+# What an administrator chose before is kept where it is larger than what is computed: with less, records that are
+# already stored could not be read, clients that connect today could not, or the log would not have what somebody wants.
 _KEEP_LARGER = (
     "max_allowed_packet",
     "max_connections",

@@ -58,3 +58,8 @@ def test_the_firewall_is_up_before_the_server(server, rebooted):
 
     service = "mariadb" if server.exists("mariadbd") else "mysql"
     assert 0 < started("peat-firewall") <= started(service)
+
+
+def test_failed_logins_can_be_told_from_forged_ones(server, rebooted, lab):
+    """It is known to whom the server has just spoken (test_bans.py)."""
+    assert lab.hosts["peat2"]["address"] in server.check_output("nft list set inet peat-bans answered4")

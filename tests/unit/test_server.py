@@ -315,7 +315,7 @@ def test_settings_that_are_refused(settings, told):
 @pytest.mark.parametrize("value", [2, "1", None])
 def test_mysql_has_to_log_failed_logins(value):
     server_options.check_settings({"log_error_verbosity": 3}, "mysql", "9.7.4", 4096)
-    with pytest.raises(server_host.ServerError, match="mysql_settings: log_error_verbosity: .* is less than 3: failed"):
+    with pytest.raises(server_host.ServerError, match=r"mysql_settings: log_error_verbosity: \w+ is less than 3: "):
         server_options.check_settings({"log_error_verbosity": value}, "mysql", "9.7.4", 4096)
 
 
