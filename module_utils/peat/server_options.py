@@ -174,19 +174,23 @@ RETIRED: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {
     },
 }
 
-# Options of which less than the lab needs loses work.
+# Options of which less than the lab needs loses work, or the defence against guessing.
+_NOT_LOGGED = "failed logins would not be logged, and nobody who guesses passwords refused"
 _LEAST = {
-    "max_allowed_packet": (64 * MIB, "a 20 MB record fails with the server's own default of 16M"),
+    "max_allowed_packet": (64 * MIB, "64M", "a 20 MB record fails with the server's own default of 16M"),
+    "log_warnings": (2, "2", _NOT_LOGGED),
+    "log_error_verbosity": (3, "3", _NOT_LOGGED),
 }
 
-# What an administrator chose before is kept where it is larger than what is computed: with less,
-# records that are already stored could not be read, or clients that connect today could not.
+# What an administrator chose before is kept where it is larger than what is computed: with less, records that are
+# already stored could not be read, clients that connect today could not, or the log would not have what somebody wants.
 _KEEP_LARGER = (
     "max_allowed_packet",
     "max_connections",
     "innodb_buffer_pool_size",
     "innodb_log_file_size",
     "innodb_redo_log_capacity",
+    "log_warnings",
 )
 
 # What the older ones carry can be read by others.
@@ -241,9 +245,12 @@ def check_settings(settings: Mapping, flavour: str, version: str, memory_mb: int
             problems.append(f"{where}: {value} is more than the {memory_mb}M of this host: use less")
         if name == "tls_version" and not set(str(value).split(",")) <= set(TLS_VERSIONS):
             problems.append(f"{where}: {value} is not safe or unknown: use {' or '.join(TLS_VERSIONS)}")
-        least, reason = _LEAST.get(name, (0, ""))
-        if least and value is not None and (number(value) or 0) < least:
-            problems.append(f"{where}: {value} is less than {least // MIB}M: {reason}")
+        least, spelled_least, reason = _LEAST.get(name, (0, "", ""))
+        # What is left to the server's own default gets enough of all but this.
+        enough = name != "log_error_verbosity" if value is None else (number(value) or 0) >= least
+        if since is None and not enough:
+            shown = "null" if value is None else value
+            problems.append(f"{where}: {shown} is less than {spelled_least}: {reason}")
     if problems:
         raise ServerError(*problems)
 
@@ -311,9 +318,11 @@ def compute(wishes: Wishes, foreign: Iterable[Setting] = ()) -> dict[str, str | 
         "innodb_flush_log_at_trx_commit": 1,
         "skip_external_locking": None,
     }
+    # Whoever guesses passwords is refused by what the log says of failed logins, which are notes to MySQL.
     if wishes.flavour == "mysql":
-        # Failed logins are notes there, and the ban of an address needs them. MariaDB logs them as warnings.
         computed["log_error_verbosity"] = 3
+    else:
+        computed["log_warnings"] = 2
     if wishes.flavour == "mysql" and not {"log_bin", "server_id"} & set(others):
         # Costs 6 to 24 % of small commits and serves replication only.
         computed["disable_log_bin"] = None

@@ -40,6 +40,11 @@ def test_peat_reads_and_saves(run_client, rebooted):
     assert run_client("peat2", "peat2", "add", "farrell", "hewlsample", prefix="reboot", records=5)["ok"]
 
 
+def test_failed_logins_can_be_told_from_forged_ones(server, rebooted, lab):
+    """To whom the server has spoken, as in the test before, is known for a minute (test_bans.py)."""
+    assert lab.hosts["peat2"]["address"] in server.check_output("nft list set inet peat-bans answered4")
+
+
 @pytest.mark.parametrize("driver", ["PyMySQL", "MySQLdb"])
 def test_current_clients_read_and_commit(run_client, rebooted, unused, driver):
     assert run_client("modern", "relstorage4", "add", "farrell", "modernhp", prefix=unused, driver=driver)["ok"]

@@ -292,6 +292,8 @@ def test_no_option_is_advised_that_is_refused_itself():
         ({"disable_skip_grant_tables": True}, "let everybody in"),
         ({"max_allowed_packet": "16M"}, "16M is less than 64M"),
         ({"max_allowed_packet": 1024}, "1024 is less than 64M"),
+        ({"log-warnings": 1}, "1 is less than 2: failed logins would not be logged"),
+        ({"log_warnings": False}, "False is less than 2"),
         ({"ssl-key": "/tmp/key"}, "set tls_certificate, tls_key and tls_authority"),
         ({"tls_version": "TLSv1.1,TLSv1.2"}, "TLSv1.1,TLSv1.2 is not safe or unknown: use TLSv1.2 or TLSv1.3"),
         ({"tls_version": ""}, "is not safe or unknown"),
@@ -308,6 +310,13 @@ def test_settings_that_are_refused(settings, told):
     with pytest.raises(server_host.ServerError, match="mysql_settings") as error:
         server_options.check_settings(settings, "mariadb", "10.11.18", 4096)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("value", [2, "1", None])
+def test_mysql_has_to_log_failed_logins(value):
+    server_options.check_settings({"log_error_verbosity": 3}, "mysql", "9.7.4", 4096)
+    with pytest.raises(server_host.ServerError, match=r"mysql_settings: log_error_verbosity: \w+ is less than 3: "):
+        server_options.check_settings({"log_error_verbosity": value}, "mysql", "9.7.4", 4096)
 
 
 @pytest.mark.parametrize(
@@ -364,6 +373,10 @@ def test_what_every_server_gets(flavour):
     assert ("innodb_log_file_size" in options) == (flavour == "mariadb")
     assert ("innodb_redo_log_capacity" in options) == (flavour == "mysql")
     assert ("disable_log_bin" in options) == (flavour == "mysql")
+    # Failed logins are in the log, whatever another option file says: fail2ban reads them there.
+    assert {name: value for name, value in options.items() if name.startswith("log_")} == (
+        {"log_error_verbosity": "3"} if flavour == "mysql" else {"log_warnings": "2"}
+    )
 
 
 @pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
@@ -448,6 +461,8 @@ def test_a_replicating_mysql_keeps_its_binary_log():
         ("max_allowed_packet = 256M", "max_allowed_packet", "256M"),
         ("max_allowed_packet = 16M", "max_allowed_packet", str(64 * 2**20)),
         ("max-connections = 500", "max_connections", "500"),
+        ("log_warnings = 9", "log_warnings", "9"),
+        ("log_warnings = 1", "log_warnings", "2"),
         ("innodb_buffer_pool_size = 8G", "innodb_buffer_pool_size", "8G"),
         ("wait_timeout = 9999999", "wait_timeout", "604800"),
     ],
