@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 #: Where a host is searched.
 ROOTS = ("/etc", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/usr/local", "/var")
-#: What on a host is there to keep a secret that was made for it.
-KEPT = ("/etc/peat-phpmyadmin/secret", "/etc/zeo/maintenance.password")
+#: What on a host is there to keep a secret that was made for it: of phpMyAdmin's cookies, and ZEO's own password.
+COOKIES, MAINTENANCE = KEPT = ("/etc/peat-phpmyadmin/secret", "/etc/zeo/maintenance.password")
 
 #: Remembers every command line and environment that any process shows, until a file appears. Processes it knows for a
 #: second are left alone, so that on a busy machine, too, it comes back to the new ones within milliseconds. Left alone
