@@ -117,7 +117,7 @@ def test_when_the_certificate_that_clients_are_shown_ends_is_on_the_page(first, 
     program, authority = (f"/usr/local/lib/peat-tests/{name}" for name in ("tls_probe.py", "report-ca.crt"))
     put(modern, (CLIENTS / "tls_probe.py").read_bytes(), program)
     put(modern, pathlib.Path(lab.server["sheets"], "ca.crt").read_bytes(), authority)
-    command = ("python3 %s %s %s --ca=%s", program, lab.server[family], lab.server["port"], authority)
+    command = ("python3 %s %s %s --ca=%s", program, lab.server[family], str(lab.server["port"]), authority)
     shown = json.loads(modern.check_output(*command))
     assert shown["ok"], shown
     ends = datetime.datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["not_after"]), datetime.timezone.utc)
