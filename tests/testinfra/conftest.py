@@ -195,6 +195,14 @@ def server(hosts):
     return hosts["server"]
 
 
+def confined(host: testinfra.host.Host, unit: str) -> bool:
+    """Whether the process that a unit has now gets no privileges, and not every system call."""
+    pid = host.check_output("systemctl show --property=MainPID --value %s", unit)
+    status = dict(line.split(":\t", 1) for line in host.check_output("cat /proc/%s/status", pid).splitlines())
+    # CAP_IPC_LOCK, which MariaDB's package asks for, is number 14.
+    return (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2") and int(status["CapEff"], 16) in (0, 1 << 14)
+
+
 @pytest.fixture(scope="session")
 def peat2(hosts):
     """A host inside the lab's networks with PEAT 2.3 on it."""

@@ -2,7 +2,8 @@
 
 Runs on the server, beside the modules that onhost.py puts there: fuzzer.py ADDRESS, one of the server's own. Each line
 of its input is {"cases": [[field, text], ...]}, and is answered with {"told": how often what was tried}, or with
-{"wrong": what was not as it must be}. Once with "without" the module does not quote: "literal" or "quote_name".
+{"wrong": what was not as it must be}. Once with "without" the module does not quote, "literal" or "quote_name", or
+gives texts to a "shell".
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ told: collections.Counter = collections.Counter()
 sent: list[str] = []
 plans: list[accounts.Plan] = []
 connections: list[pymysql.Connection] = []
+#: Programs that were started, shells among them: (what Python calls that, with what).
+started: list[tuple] = []
+_STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn")
+sys.addaudithook(lambda event, with_what: started.append((event, with_what)) if event in _STARTS else None)
 
 
 def seen(function, keep):
@@ -188,7 +193,7 @@ def end_connections() -> list[int]:
 
 def hold(act, learning: bool):
     """Let `act` send statements and hold them against what the server received; return its result or refusal."""
-    for kept in (sent, plans, connections):
+    for kept in (sent, plans, connections, started):
         kept.clear()
     before, counted, start = others(), counters(), os.path.getsize(LOG)
     try:
@@ -196,6 +201,8 @@ def hold(act, learning: bool):
     except REFUSALS as error:
         result = error
     threads = end_connections()
+    if started:
+        raise Wrong(f"programs were started: {started}")
     risen = {name: value - counted.get(name, 0) for name, value in counters().items()}
     hold_log(start, threads)
     if {name: value for name, value in risen.items() if value} != kinds():
@@ -483,15 +490,22 @@ def answer(order: dict) -> dict:
     return {"told": told}
 
 
+def through_a_shell(text: str) -> str:
+    os.system(f": {text}")
+    return sql.literal(text)
+
+
 @contextlib.contextmanager
-def unquoted(name: str | None):
-    """Let the module write texts (literal) or names (quote_name) into statements as they are."""
-    mark = {"literal": "'", "quote_name": "`"}.get(name or "")
-    places = [
-        module for module in (account_state, account_steps, account_reader, rotation) if hasattr(module, name or "")
-    ]
+def unquoted(fault: str | None):
+    """Let the module write texts (literal) or names (quote_name) into statements as they are, or use a shell."""
+    name, instead = {
+        "literal": ("literal", lambda text: f"'{text}'"),
+        "quote_name": ("quote_name", lambda text: f"`{text}`"),
+        "shell": ("literal", through_a_shell),
+    }.get(fault or "", ("", None))
+    places = [module for module in (account_state, account_steps, account_reader, rotation) if hasattr(module, name)]
     for module in places:
-        setattr(module, name, lambda text: f"{mark}{text}{mark}")
+        setattr(module, name, instead)
     try:
         yield
     finally:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import json
+import pathlib
 import shlex
 import subprocess
 import urllib.parse
 from collections.abc import Iterable
+
+#: Where a host is searched.
+ROOTS = ("/etc", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/usr/local", "/var")
+#: What on a host is there to keep a secret that was made for it: of phpMyAdmin's cookies, and ZEO's own password.
+COOKIES, MAINTENANCE = KEPT = ("/etc/peat-phpmyadmin/secret", "/etc/zeo/maintenance.password")
 
 #: Remembers every command line and environment that any process shows, until a file appears. Processes it knows for a
 #: second are left alone, so that on a busy machine, too, it comes back to the new ones within milliseconds. Left alone
@@ -68,6 +74,19 @@ def forms(secrets: Iterable[str]) -> list[bytes]:
             inside = base64.b64encode(b"\0" * offset + text)[4 * (offset > 0) :]
             found.add(inside[: len(inside) // 4 * 4 - 4])
     return sorted(found)
+
+
+def passphrase(lab) -> pathlib.Path:
+    """Where the passphrase of the lab's authority is."""
+    return pathlib.Path(lab.server["secrets"]).parent / "tls/ca.passphrase"
+
+
+def known(lab, host) -> set[str]:
+    """Return every secret that was generated: beside the inventory, and on a host."""
+    files = [path for path in (*pathlib.Path(lab.server["secrets"]).rglob("*"), passphrase(lab)) if path.is_file()]
+    texts = [path.read_text() for path in files]
+    texts += [host.file(path).content_string for path in KEPT if host.file(path).exists]
+    return {text.strip() for text in texts} - {""}
 
 
 def places(command: list[str], secrets: Iterable[str], roots: Iterable[str]) -> list[str]:

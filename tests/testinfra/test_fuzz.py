@@ -4,7 +4,8 @@ hypothesis draws what somebody may write into a list to get more than text out o
 (fuzzer.py) gives that to the module peat_access three times: as it is listed, past the validation as if that refused
 nothing, and as accounts that are on the server already. Each time it holds the server's general log against what the
 module sent, that against the plan, every statement without its texts against those of harmless lists, and what the
-server has become against the plan. Whoever got a hostile password logs in with it.
+server has become against the plan. The module may start no program, so no shell gets any of it either; what the
+rest of site.yml makes of it is test_secrets.py's. Whoever got a hostile password logs in with it.
 """
 
 from __future__ import annotations
@@ -108,13 +109,9 @@ def test_there_were_enough_cases_of_each_kind(lab, told):
         assert told[kind] >= 2 * times, told
 
 
-def test_no_shell_saw_any_of_it(server, told):
-    assert told["cases"] and not server.file("/tmp/peat-fuzz-was-here").exists
-
-
-@pytest.mark.parametrize("quoting", ["literal", "quote_name"])
+@pytest.mark.parametrize("quoting", ["literal", "quote_name", "shell"])
 def test_it_would_be_seen(fuzzer, quoting):
-    """Without the quoting every one of these is found out."""
+    """Without the quoting, or given to a shell, every one of these is found out."""
     for text in ("x' x", "x\\' x", "x` x", "x'; DROP DATABASE peat_fuzz_witness; -- "):
         if ("`" in text) == (quoting == "quote_name"):
             assert "wrong" in fuzzer([("person.name", text)], without=quoting), text

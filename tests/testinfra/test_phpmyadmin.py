@@ -1,7 +1,7 @@
 """phpMyAdmin, in a real browser: an administrator's work with it, and everything that others must not get from it.
 
 The browser comes from the hosts modern, whose addresses are the administrators' network here, and stranger: it
-connects through their sshd.
+connects through their sshd. What it showed is kept in .cache/screenshots/.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import hashlib
 import ipaddress
 import json
 import pathlib
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
 
+import onhost
 import pytest
-from conftest import Run, wait_until
+import secrecy
+from conftest import CLIENTS, REPOSITORY, Run, put, wait_until
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import BrowserContext, Error, Page, expect, sync_playwright
@@ -104,6 +107,23 @@ def desks(served, server, lab):
         yield desk
 
 
+@pytest.fixture(scope="module")
+def picture(desks):
+    """picture(page, name, ...) keeps what a browser shows; options of Playwright's screenshot."""
+    folder = REPOSITORY / ".cache/screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    context = desks("modern")
+    nothing = context.new_page().screenshot()
+    context.close()
+
+    def take(page: Page, name: str, **options) -> None:
+        shown = page.screenshot(path=folder / f"phpmyadmin-{name}.png", **options)
+        # A page with nothing on it takes a fraction of one with text.
+        assert len(shown) > 2 * len(nothing), (len(shown), len(nothing))
+
+    return take
+
+
 def address_of(lab, family: str = "address") -> str:
     address = lab.server[family]
     host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
@@ -130,9 +150,9 @@ def keeper(desks, lab) -> Page:
 # The administrator's work
 
 
-def test_an_administrator_sees_a_projects_tables(keeper, lab, tmp_path, sql):
+def test_an_administrator_sees_a_projects_tables(keeper, lab, picture, sql):
     keeper.goto(f"{address_of(lab)}index.php?route=/database/structure&db=hewlsample")
-    keeper.screenshot(path=tmp_path / "tables.png")
+    picture(keeper, "tables")
     shown = keeper.locator("#tablesForm tbody th a").all_inner_texts()
     there = {
         name for (name,) in sql("SELECT table_name FROM information_schema.tables WHERE table_schema = 'hewlsample'")
@@ -140,7 +160,7 @@ def test_an_administrator_sees_a_projects_tables(keeper, lab, tmp_path, sql):
     assert there and there <= set(shown)
 
 
-def test_an_administrator_adds_a_user_who_reads_a_project(keeper, lab, tmp_path, sql, run_client):
+def test_an_administrator_adds_a_user_who_reads_a_project(keeper, lab, picture, sql, run_client):
     modern = lab.hosts["modern"]["address"]
     keeper.goto(f"{address_of(lab)}index.php?route=/server/privileges&adduser=1")
     keeper.fill("input[name=username]", ADDED)
@@ -150,13 +170,13 @@ def test_an_administrator_adds_a_user_who_reads_a_project(keeper, lab, tmp_path,
     keeper.fill("#text_pma_pw2", GIVEN)
     keeper.click("#adduser_submit")
     expect(keeper.locator("body")).to_contain_text("You have added a new user.")
-    keeper.screenshot(path=tmp_path / "added.png", full_page=True)
+    picture(keeper, "added", full_page=True)
     query = f"username={ADDED}&hostname={modern}&dbname=modernhp"
     keeper.goto(f"{address_of(lab)}index.php?route=/server/privileges&{query}")
     keeper.check("#checkbox_Select_priv")
     keeper.locator("#fieldset_user_privtable_footer input[type=submit]").first.click()
     expect(keeper.locator("body")).to_contain_text("You have updated the privileges")
-    keeper.screenshot(path=tmp_path / "granted.png")
+    picture(keeper, "granted")
     assert sql(f"SELECT Host, Db FROM mysql.db WHERE User = '{ADDED}'") == [[modern, "modernhp"]]
     # A project that nobody has written to cannot be opened by a reader.
     assert run_client("modern", "relstorage4", "add", "farrell", "modernhp", prefix="console", records=1)["ok"]
@@ -205,11 +225,11 @@ def test_nobody_but_administrators_logs_in(desks, lab, with_right_passwords, use
 
 
 @pytest.mark.parametrize("family", ["address", "address6"])
-def test_a_browser_elsewhere_gets_nothing(desks, lab, stranger, family, tmp_path):
+def test_a_browser_elsewhere_gets_nothing(desks, lab, stranger, family, picture):
     page = desks("stranger").new_page()
     with pytest.raises(Error, match="ERR_SOCKS_CONNECTION_FAILED"):
         page.goto(address_of(lab, family))
-    page.screenshot(path=tmp_path / "refused.png")
+    picture(page, f"refused-{family}")
     page.context.close()
     # The way there is open: it is the port that is refused.
     assert reach(stranger, lab.server[family], 22) == "open"
@@ -274,11 +294,19 @@ def test_without_the_firewall_it_still_knows_the_administrators_addresses(ask):
     assert ask("/phpmyadmin/js/vendor/jquery/jquery.min.js", host="server")[0] == 403
 
 
-@pytest.mark.parametrize(("version", "accepted"), [("1", False), ("1_1", False), ("1_2", True), ("1_3", True)])
-def test_only_tls_1_2_and_newer(modern, lab, version, accepted):
-    options = f"-tls{version} -cipher DEFAULT@SECLEVEL=0 -connect {lab.server['address']}:{PORT}"
-    done = modern.run(f"openssl s_client {options} </dev/null 2>&1")
-    assert ("Cipher is (NONE)" not in done.stdout and "Verify return code" in done.stdout) is accepted, done.stdout
+@pytest.mark.parametrize("family", ["address", "address6"])
+@pytest.mark.parametrize("version", ["TLSv1", "TLSv1_1", "TLSv1_2", "TLSv1_3"])
+def test_only_tls_1_2_and_newer(modern, lab, version, family):
+    program = "/usr/local/lib/peat-tests/tls_probe.py"
+    put(modern, (CLIENTS / "tls_probe.py").read_bytes(), program)
+
+    def answer(*words: str) -> dict:
+        return json.loads(modern.check_output(shlex.join(["python3", program, *words, f"--version={version}"])))
+
+    # What is refused is refused by the server: the client can do it, with a server that does.
+    assert answer("self")["ok"]
+    accepted = version in ("TLSv1_2", "TLSv1_3")
+    assert answer(lab.server[family], str(PORT), "--at-once=true")["ok"] is accepted
 
 
 # The host
@@ -329,6 +357,13 @@ def test_php_comes_back_by_itself(server, ask):
     """As after its daily restart, without nginx."""
     server.check_output("systemctl restart %s", UNITS[1])
     assert ask("/phpmyadmin/")[0] == 200
+
+
+def test_no_secret_is_left_anywhere_else(keeper, lab, server):
+    """Administrators' passwords, of which one was entered, and the secret of the cookies; see test_secrets.py."""
+    secrets = {GIVEN, *secrecy.known(lab, server)}
+    assert {server.check_output("cat %s", secrecy.COOKIES), lab.password("keeper")} <= secrets
+    assert secrecy.places(onhost.ssh(lab.server), secrets, secrecy.ROOTS) == [secrecy.COOKIES]
 
 
 # What is refused before anything changes, and off again

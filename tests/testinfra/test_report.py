@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import html
 import json
+import pathlib
 import re
+import ssl
 import tempfile
 
 import pytest
-from conftest import run_ansible
+from conftest import CLIENTS, put, run_ansible
 from peat import report, status
 
 #: Doubles the rows of a table whose first column numbers them.
@@ -108,6 +110,20 @@ def test_the_server_is_described_as_it_is(first, server, lab):
     assert (described["announced"] is None) == (program == "mysqld")
     assert described["system"] in server.check_output("cat /etc/os-release")
     assert (described["address"], described["port"]) == (lab.server["address"], lab.server["port"])
+
+
+@pytest.mark.parametrize("family", ["address", "address6"])
+def test_when_the_certificate_that_clients_are_shown_ends_is_on_the_page(first, modern, lab, family):
+    program, authority = (f"/usr/local/lib/peat-tests/{name}" for name in ("tls_probe.py", "report-ca.crt"))
+    put(modern, (CLIENTS / "tls_probe.py").read_bytes(), program)
+    put(modern, pathlib.Path(lab.server["sheets"], "ca.crt").read_bytes(), authority)
+    command = ("python3 %s %s %s --ca=%s", program, lab.server[family], str(lab.server["port"]), authority)
+    shown = json.loads(modern.check_output(*command))
+    assert shown["ok"], shown
+    ends = datetime.datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["not_after"]), datetime.timezone.utc)
+    left = (ends - datetime.datetime.now(datetime.timezone.utc)).days
+    rows = re.findall(r"(?s)<tr>.*?</tr>", first[2].partition("<h3>Certificates</h3>")[2])
+    assert ["server", f"{ends:%Y-%m-%d}", str(left)] in [text(row).split() for row in rows]
 
 
 def test_everybody_is_on_the_page_and_no_password(first, lab):

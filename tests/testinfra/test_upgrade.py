@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import confined
 
 RECORDS = {"prefix": "before", "records": 50}
 APT = (
@@ -14,13 +15,17 @@ def accounts(sql) -> list[list[str]]:
     return sql("SELECT user, host, plugin, authentication_string, ssl_type FROM mysql.user ORDER BY 1, 2")
 
 
+def process(server) -> str:
+    return server.check_output("systemctl show --property=MainPID --value mariadb.service")
+
+
 @pytest.fixture(scope="module")
 def upgraded(server, sql, run_client) -> dict:
     """What was true before; the server has been upgraded since."""
     for program, client, project in (("peat2", "peat2", "hewlsample"), ("relstorage4", "modern", "modernhp")):
         answer = run_client(client, program, "add", "farrell", project, **RECORDS)
         assert answer["ok"], answer
-    before = {"version": sql("SELECT version()")[0][0], "accounts": accounts(sql)}
+    before = {"version": sql("SELECT version()")[0][0], "accounts": accounts(sql), "process": process(server)}
     assert before["version"].startswith("5.5.5-10.11."), before["version"]
 
     server.check_output("find /etc/apt -name '*.list' -exec sed -i s/bookworm/trixie/g {} +")
@@ -32,6 +37,12 @@ def upgraded(server, sql, run_client) -> dict:
 
 def test_the_new_server_runs_and_announces_its_own_version(upgraded, sql):
     assert sql("SELECT version()")[0][0].startswith("5.5.5-11.8.")
+
+
+def test_the_new_server_is_still_confined(upgraded, server):
+    """The upgrade itself started it, with the new package's unit."""
+    assert process(server) not in ("0", upgraded["process"])
+    assert confined(server, "mariadb.service")
 
 
 def test_system_tables_are_upgraded(upgraded, server, sql):

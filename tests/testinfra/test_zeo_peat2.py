@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 
+import onhost
 import pytest
+import secrecy
 from conftest import put
 
 REFUSED = "Could not connect to {}:{}.\nError message returned: Zeo error"
@@ -113,3 +115,11 @@ def test_an_undeclared_address_is_refused(peat, peat2, lab, undeclared_address):
 def test_passwords_are_for_the_server_alone(server):
     users = server.file("/etc/zeo/users")
     assert (users.user, users.mode) == ("zeo", 0o600)
+
+
+def test_no_password_is_left_anywhere_else(lab, server):
+    """People's, who logged in above, and the one of the server's own programs; see test_secrets.py."""
+    secrets = secrecy.known(lab, server)
+    assert {server.check_output("cat %s", secrecy.MAINTENANCE), lab.password("farrell")} <= secrets
+    assert secrecy.places(onhost.ssh(lab.server), secrets, secrecy.ROOTS) == [secrecy.MAINTENANCE]
+    assert server.file(secrecy.MAINTENANCE).mode & 0o077 == 0
