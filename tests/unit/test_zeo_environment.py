@@ -7,9 +7,9 @@ from peat import zeo
 from run_module import run_module
 
 
-def asked(path, **values):
+def asked(path, check=True, **values):
     arguments = {"path": str(path), "generation": "current", "python": sys.executable, "requirements": ["zeo==6.2"]}
-    return run_module("zeo_environment", check=True, **{**arguments, **values})
+    return run_module("zeo_environment", check=check, **{**arguments, **values})
 
 
 def test_check_mode_makes_nothing(tmp_path):
@@ -49,3 +49,17 @@ def test_the_link_leads_to_the_next_one(tmp_path):
         zeo.link(name, str(tmp_path / "zeo"))
         assert os.readlink(tmp_path / "zeo") == name
     assert [path.name for path in tmp_path.iterdir()] == ["zeo"]
+
+
+def test_earlier_environments_are_removed_and_nothing_of_others(tmp_path):
+    path = tmp_path / "zeo"
+    folder, before = asked(path)["folder"], f"{path}-peat2-0123456789ab"
+    earlier = f"{path}-current-ba9876543210"
+    foreign = [f"{path}-{name}" for name in ("data-2024", "backup-202411250000", "current-notes", "current-0123456789abc")]
+    for made in (folder, before, earlier, *foreign):
+        os.mkdir(made)
+    open(os.path.join(folder, "complete"), "w").close()
+    zeo.link(before, str(path))
+    assert asked(path, check=False)["changed"]
+    assert os.readlink(path) == folder
+    assert sorted(map(str, tmp_path.iterdir())) == sorted([str(path), folder, before, *foreign])
