@@ -1,10 +1,13 @@
-"""When the environment of a ZEO server is made anew, without making one."""
+"""What interpreter a ZEO server gets, and when its environment is made anew, without making one."""
 
 import os
+import subprocess
 import sys
+from types import SimpleNamespace
 
+import pytest
 from peat import zeo
-from run_module import run_module
+from run_module import import_module, run_module
 
 
 def asked(path, check=True, **values):
@@ -63,3 +66,28 @@ def test_earlier_environments_are_removed_and_nothing_of_others(tmp_path):
     assert asked(path, check=False)["changed"]
     assert os.readlink(path) == folder
     assert sorted(map(str, tmp_path.iterdir())) == sorted([str(path), folder, before, *foreign])
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ("/nonexistent/python2.7", "it is no program of this host"),
+        ("/usr", "it is no program of this host"),
+        ("/etc/os-release", "it is no program of this host"),
+        (sys.executable, f"it is Python {sys.version_info[0]}.{sys.version_info[1]}"),
+        ("/bin/false", "it does not run"),
+    ],
+)
+def test_an_interpreter_that_cannot_be_is_refused_with_the_reason(monkeypatch, named, reason):
+    config = import_module("zeo_config")
+    monkeypatch.setattr(config, "text_of", lambda path: 'ID=debian\nVERSION_ID="12"\n')
+    platform = {"generation": "peat2", "distribution": "debian", "release": "12", "python": "", "packages": []}
+    params = {"python": named, "platforms": [{**platform, "refused": "it has no Python 2.7"}]}
+    module = SimpleNamespace(params=params, check_mode=True, run_command=lambda argv, **_: ran(argv))
+    with pytest.raises(zeo.ZeoError, match=f"zeo_python: {named} is to be Python 2.7, but {reason}"):
+        config.choose_platform(module, config.Host(module), config.Plan(generation="peat2"))
+
+
+def ran(argv):
+    done = subprocess.run(argv, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
