@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import runpy
+import sys
 from unittest import mock
 
 import ansible.module_utils
@@ -29,6 +30,8 @@ def import_module(name):
     find_utilities()
     spec = importlib.util.spec_from_file_location(name, ROOT / "library" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    # Where dataclasses look for the types of their fields.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
