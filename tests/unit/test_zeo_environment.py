@@ -84,7 +84,7 @@ def test_an_interpreter_that_cannot_be_is_refused_with_the_reason(monkeypatch, n
     platform = {"generation": "peat2", "distribution": "debian", "release": "12", "python": "", "packages": []}
     params = {"python": named, "platforms": [{**platform, "refused": "it has no Python 2.7"}]}
     module = SimpleNamespace(params=params, check_mode=True, run_command=lambda argv, **_: ran(argv))
-    with pytest.raises(zeo.ZeoError, match=f"zeo_python: {named} is to be Python 2.7, but {reason}"):
+    with pytest.raises(config.zeo.ZeoError, match=f"zeo_python: {named} is to be Python 2.7, but {reason}"):
         config.choose_platform(module, config.Host(module), config.Plan(generation="peat2"))
 
 
