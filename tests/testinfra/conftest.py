@@ -37,7 +37,7 @@ VARIABLES = """
 {'address': ansible_host, 'address6': testhost_address6 | default(''), 'user': ansible_user | default('root'),
  'key': ansible_ssh_private_key_file | default(''), 'ssh_args': ansible_ssh_common_args | default(''),
  'port': (zeo_port | default(8090)) if 'zeo' in group_names else (mysql_port | default(8080)),
- 'flavour': mysql_flavour | default('mariadb'), 'serves_zeo': 'zeo' in group_names,
+ 'database_port': mysql_port | default(8080), 'flavour': mysql_flavour | default('mariadb'), 'serves_zeo': 'zeo' in group_names,
  'image': testhost_image | default(''),
  'secrets': peat_secrets_dir | default(inventory_dir ~ '/secrets'),
  'sheets': peat_sheets_dir | default(inventory_dir ~ '/sheets/' ~ inventory_hostname),
