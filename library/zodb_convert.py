@@ -192,8 +192,8 @@ def check_places(folder: str) -> None:
         inside = [point for point in zeo.fstab_points(mounts.read()) if f"{point}/".startswith(f"{folder}/")]
     if inside:
         raise ConvertError(
-            f"{inside[0]} is a mount point, so no other folder can take the place of {folder}: give the project a folder "
-            "within that file system in zeo_project_dirs, and run site.yml first"
+            f"{inside[0]} is a mount point, so no other folder can take the place of {folder}: give the project a "
+            "folder within that file system in zeo_project_dirs, and run site.yml first"
         )
     if os.path.lexists(f"{folder}.empty"):
         raise ConvertError(

@@ -95,7 +95,9 @@ def peat(run_client, lab):
 
     def run(command: str, project: str, backend: str, **options) -> dict:
         if backend == "relstorage":
-            return run_client("peat2", "peat2", command, "farrell", project, port=lab.server["database_port"], **options)
+            return run_client(
+                "peat2", "peat2", command, "farrell", project, port=lab.server["database_port"], **options
+            )
         return run_client("peat2", "peat2", command, "farrell", project, backend=backend, **options)
 
     return run
@@ -166,9 +168,11 @@ def test_peat_works_with_both(peat, unused):
 
 @pytest.fixture(scope="module")
 def on_zeo(lab, site, database):
-    """oldlab, loaded into the other host's database, is in ZEO in the list and was converted; what was in the database."""
+    """oldlab, loaded into the other host's database, is in ZEO in the list and was converted; what that database had."""
     put(database, (FIXTURES / f"{FIXTURE}.sql.gz").read_bytes(), "/root/old.sql.gz")
-    code, _results, text = playbook("import", "import_project=oldlab", "import_dump=/root/old.sql.gz", "--limit=database")
+    code, _results, text = playbook(
+        "import", "import_project=oldlab", "import_dump=/root/old.sql.gz", "--limit=database"
+    )
     assert code == 0, text
     run = site(listed(lab, "zeo"))
     assert run.ok, run.failure

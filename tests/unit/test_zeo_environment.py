@@ -58,7 +58,9 @@ def test_earlier_environments_are_removed_and_nothing_of_others(tmp_path):
     path = tmp_path / "zeo"
     folder, before = asked(path)["folder"], f"{path}-peat2-0123456789ab"
     earlier = f"{path}-current-ba9876543210"
-    foreign = [f"{path}-{name}" for name in ("data-2024", "backup-202411250000", "current-notes", "current-0123456789abc")]
+    foreign = [
+        f"{path}-{name}" for name in ("data-2024", "backup-202411250000", "current-notes", "current-0123456789abc")
+    ]
     for made in (folder, before, earlier, *foreign):
         os.mkdir(made)
     open(os.path.join(folder, "complete"), "w").close()
