@@ -168,7 +168,7 @@ def test_peat_works_with_both(peat, unused):
 
 @pytest.fixture(scope="module")
 def on_zeo(lab, site, database):
-    """oldlab, loaded into the other host's database, is in ZEO in the list and was converted; what that database had."""
+    """oldlab, loaded into the other host's database, is in ZEO in the list and converted; what that database had."""
     put(database, (FIXTURES / f"{FIXTURE}.sql.gz").read_bytes(), "/root/old.sql.gz")
     code, _results, text = playbook(
         "import", "import_project=oldlab", "import_dump=/root/old.sql.gz", "--limit=database"
