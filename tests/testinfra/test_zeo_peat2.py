@@ -154,7 +154,7 @@ def test_a_client_that_stops_in_a_save_keeps_others_waiting_for_so_long_only(pea
     put(peat2, STOPS, "/usr/local/lib/peat-tests/stops.py")
     words = [lab.server["address"], str(lab.server["port"]), lab.password("farrell")]
     command = f"/opt/peat2/bin/python /usr/local/lib/peat-tests/stops.py {shlex.join(words)}"
-    peat2.check_output(f"setsid {command} >/run/stops 2>&1 </dev/null & echo $! >/run/stops.pid")
+    peat2.check_output(f"setsid {command} >/run/stops 2>/dev/null </dev/null & echo $! >/run/stops.pid")
     wait_until(lambda: peat2.check_output("cut -d' ' -f3 /proc/$(cat /run/stops.pid)/stat") == "T", "it to stop")
     try:
         assert peat2.check_output("cat /run/stops") == "voted"
