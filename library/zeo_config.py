@@ -396,6 +396,9 @@ def choose_platform(module: AnsibleModule, host: Host, plan: Plan) -> None:
     plan.python = own or chosen["python"]
     plan.missing = host.missing(chosen["packages"])
     if own:
+        # A program that is not there would end the module with words of Ansible's.
+        if not os.path.isfile(own) or not os.access(own, os.X_OK):
+            raise zeo.ZeoError(f"zeo_python: {own} is to be Python 2.7, but it is no program of this host")
         code, out, err = host.run(own, "-c", "import sys; print('%d.%d' % sys.version_info[:2])", ok=())
         if code or out.strip() != "2.7":
             found = f"it is Python {out.strip()}" if not code else (err or out).strip() or "it does not run"

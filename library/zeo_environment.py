@@ -21,6 +21,7 @@ options:
   generation:
     description: Part of the folder's name.
     type: str
+    choices: [peat2, current]
     required: true
   python:
     description: The interpreter.
@@ -65,9 +66,9 @@ folder:
   returned: always
 """
 
-import glob
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 
@@ -76,6 +77,7 @@ from ansible.module_utils.peat import zeo
 
 COMPLETE = "complete"
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+GENERATIONS = ["peat2", "current"]
 
 
 class BuildError(Exception):
@@ -147,13 +149,20 @@ def build(module: AnsibleModule, folder: str) -> None:
         pass
 
 
+def environments(link: str) -> list[str]:
+    """Return the folders of folder_name(); whatever else has a name of that kind is somebody's."""
+    where, name = os.path.split(link)
+    ours = re.compile(rf"{re.escape(name)}-({'|'.join(GENERATIONS)})-[0-9a-f]{{12}}")
+    return [os.path.join(where, entry) for entry in os.listdir(where) if ours.fullmatch(entry)]
+
+
 def use(folder: str, before: str | None, link: str) -> None:
     """Lead the link to the folder, and remove the environments before the one before."""
     if link == zeo.ENVIRONMENT and os.path.exists(os.path.dirname(zeo.PENDING)):
         with open(zeo.PENDING, "w"):
             pass
     zeo.link(folder, link)
-    for old in glob.glob(f"{glob.escape(link)}-*-*"):
+    for old in environments(link):
         if old not in (folder, before):
             shutil.rmtree(old)
 
@@ -163,7 +172,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "default": zeo.ENVIRONMENT},
-            "generation": {"type": "str", "required": True},
+            "generation": {"type": "str", "choices": GENERATIONS, "required": True},
             "python": {"type": "path", "required": True},
             "requirements": {"type": "list", "elements": "str", "required": True},
             "bootstrap": {"type": "str", "default": ""},

@@ -186,35 +186,59 @@ def copy(module: AnsibleModule, target: dict) -> dict:
     return json.loads(out)
 
 
+def check_places(folder: str) -> None:
+    """Refuse a storage's folder that cannot change places with another one."""
+    with open("/proc/self/mounts") as mounts:
+        inside = [point for point in zeo.fstab_points(mounts.read()) if f"{point}/".startswith(f"{folder}/")]
+    if inside:
+        raise ConvertError(
+            f"{inside[0]} is a mount point, so no other folder can take the place of {folder}: give the project a "
+            "folder within that file system in zeo_project_dirs, and run site.yml first"
+        )
+    if os.path.lexists(f"{folder}.empty"):
+        raise ConvertError(
+            f"{folder}.empty was left by a conversion that was killed: if {folder} is gone, give it that name again; "
+            "otherwise remove it"
+        )
+
+
+def zeoctl(module: AnsibleModule, word: str) -> None:
+    """Stop or start ZEO; raise ConvertError with its own words where it does not."""
+    code, out, err = module.run_command([ZEOCTL, word])
+    if code:
+        raise ConvertError(f"ZEO does not {word}: {(err or out).strip()}")
+
+
 def change_places(module: AnsibleModule, folder: str, fresh: str) -> None:
-    """Serve the new folder instead of the empty one; the empty one comes back if ZEO does not start with it."""
+    """Serve the new folder instead of the empty one. If anything fails, the empty one is back and served."""
     owner = os.stat(folder)
     for path, _folders, files in os.walk(fresh):
         for name in [path, *(os.path.join(path, name) for name in files)]:
             os.chown(name, owner.st_uid, owner.st_gid)
     os.chmod(fresh, owner.st_mode & 0o777)
     empty = f"{folder}.empty"
-    module.run_command([ZEOCTL, "stop"], check_rc=True)
+    moved = []
     try:
+        zeoctl(module, "stop")
         # Nobody can have stored anything since.
         check_target(module, f"{folder}/Data.fs")
-        os.rename(folder, empty)
-        os.rename(fresh, folder)
-    except ConvertError:
-        module.run_command([ZEOCTL, "start"])
-        raise
-    code, _out, err = module.run_command([ZEOCTL, "start"])
-    if code:
-        os.rename(folder, fresh)
-        os.rename(empty, folder)
-        module.run_command([ZEOCTL, "start"])
-        raise ConvertError(f"ZEO does not start with what was copied, the empty storage is back: {err.strip()}")
+        for move in ((folder, empty), (fresh, folder)):
+            os.rename(*move)
+            moved.append(move)
+        zeoctl(module, "start")
+    except (ConvertError, OSError) as error:
+        try:
+            for before, after in reversed(moved):
+                os.rename(after, before)
+        finally:
+            zeoctl(module, "start")
+        raise ConvertError(f"{error}. The empty storage is back") from error
     shutil.rmtree(empty)
 
 
 def copy_into_file(module: AnsibleModule) -> dict:
     """Copy into a folder beside the served one and let them change places."""
-    folder = os.path.dirname(module.params["target"]["path"])
+    folder = os.path.realpath(os.path.dirname(module.params["target"]["path"]))
     fresh = f"{folder}.converting"
     shutil.rmtree(fresh, ignore_errors=True)
     os.mkdir(fresh, 0o700)
@@ -234,6 +258,7 @@ def run(module: AnsibleModule) -> dict:
         check_source(source["path"])
     if target["path"]:
         check_target(module, target["path"])
+        check_places(os.path.realpath(os.path.dirname(target["path"])))
     if params["address"]:
         result["address"] = own_address(params["address"], params["port"])
     if params["state"] == "copied" and not module.check_mode:

@@ -240,8 +240,8 @@ def do_new_oid(database, options):
 def do_commit_loop(database, options):
     """Add one record and save, again and again, at most one in --every seconds, for --seconds or until a save fails.
 
-    Prints {"saved": name} as soon as PEAT regards a save as done. In the end saved: how many; error:
-    what ended the loop, or null.
+    Prints {"saved": name} as soon as PEAT regards a save as done. With --patient 1, what failed is given up, and tried
+    again in the same session, as a person would. In the end saved: how many; error: what ended the loop, or null.
     """
     deadline, saved, error = time.time() + options.seconds, 0, None
     number = options.first
@@ -250,6 +250,11 @@ def do_commit_loop(database, options):
             name = add_record(database, options.prefix, number)
             commit(database, options, name)
         except Failed as failure:
+            if options.patient:
+                answer({"failed": failure.answer["error"]["seen"]})
+                database.abort()
+                time.sleep(0.2)
+                continue
             error = failure.answer["error"]
             break
         answer({"saved": name})
@@ -283,6 +288,7 @@ def main():
             command.add_argument("--size", type=int, default=3000000)
             command.add_argument("--seconds", type=float, default=60)
             command.add_argument("--every", type=float, default=0)
+            command.add_argument("--patient", type=int, default=0)
     options = parser.parse_args()
     # PEAT keeps copies of attached files in the home folder; a session elsewhere has none.
     os.environ["HOME"] = tempfile.mkdtemp()
