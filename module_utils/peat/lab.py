@@ -353,7 +353,7 @@ class _Loader:
         if not isinstance(self.allow_anywhere, bool):
             self.problems.append(
                 f"peat_allow_anywhere: {_show(self.allow_anywhere)} is not a boolean: "
-                "write true or false without quotes"
+                "write true or false without quotes, after -e as JSON: -e '{\"peat_allow_anywhere\": true}'"
             )
             self.allow_anywhere = False
         for entry, where in self._entries(networks, "peat_networks", _NETWORK_KEYS):

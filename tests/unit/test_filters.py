@@ -260,3 +260,24 @@ def test_a_host_that_was_not_verified_is_no_pass(filters, host, text):
 def test_nothing_found_is_no_pass(filters):
     assert filters["peat_verification"]({})["failed"]
     assert filters["peat_verification"]({"db": {"peat_answered": {"ping": "pong"}}})["failed"]
+
+
+@pytest.mark.parametrize(("replace", "kept"), [("false", True), ("no", True), (False, True), ("true", False), (True, False)])
+def test_replacing_a_file_is_meant_however_it_is_said(filters, tmp_path, replace, kept):
+    # -e peat_adopt_replace=false is the text 'false'.
+    (tmp_path / "adopted.yml").write_text("# edited\n")
+    (tmp_path / "project_hewl.yml").touch()
+    refusals = filters["peat_adoption_refusals"](str(tmp_path), [], replace=replace)
+    assert ["was edited" in text for text in refusals] == [True] * kept
+    request = {"project": "hewl", "contact": "Ann <ann@example.org>", "clients": "peat2", "people": [{"name": "nielsen"}]}
+    lists = {**LISTS, "projects": []}
+    hosted = {"peat_hosted_hewl": {**request, "contact": "Eve <eve@example.org>"}}
+    problems = filters["peat_request"](request, lists, hosted, folder=str(tmp_path), replace=replace)["problems"]
+    assert ["peat_request_replace" in text for text in problems] == [True] * kept
+
+
+def test_what_is_neither_yes_nor_no_replaces_nothing(filters, tmp_path):
+    with pytest.raises(AnsibleFilterError, match="peat_adopt_replace: 'ture' is not a boolean"):
+        filters["peat_adoption_refusals"](str(tmp_path), [], replace="ture")
+    with pytest.raises(AnsibleFilterError, match="peat_request_replace: 'ture' is not a boolean"):
+        filters["peat_request"]({}, LISTS, {}, folder=str(tmp_path), replace="ture")

@@ -220,6 +220,7 @@ def test_allow_anywhere_must_be_a_boolean():
     description = changed("people.0.from", ["%"])
     found = problems(description, allow_anywhere="false")
     assert found[0].startswith("peat_allow_anywhere: 'false' is not a boolean")
+    assert """-e '{"peat_allow_anywhere": true}'""" in found[0]
     assert any("set peat_allow_anywhere: true" in problem for problem in found)
 
 
