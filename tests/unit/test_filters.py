@@ -62,6 +62,17 @@ def test_a_moving_server_is_guarded_at_both_ports(filters):
     assert openings[0]["sources"] == openings[1]["sources"] != []
 
 
+def test_the_firewall_takes_the_openings_of_a_lab_that_is_open_to_everybody(filters):
+    spec = importlib.util.spec_from_file_location("firewall_filters", ROOT / "filter_plugins/firewall.py")
+    plugin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plugin)
+    everybody = {**LISTS, "allow_anywhere": True, "people": [*LISTS["people"][:2], {"name": "idle", "from": ["%"]}]}
+    described = filters["peat_lab"]({**everybody, "projects": [{**PROJECTS[0], "read": ["idle", "nielsen"]}]}, {})
+    openings = filters["peat_openings"](described, port=8080)
+    assert openings == [{"port": 8080, "sources": ["%"]}]
+    assert plugin.firewall_problems(openings) == []
+
+
 def test_each_backend_has_its_own_opening(filters):
     whole = lab(filters, [*PROJECTS, {"name": "stored", "backend": "zeo", "clients": "current", "write": ["idle"]}])
     stored, databases = (filters["peat_of_backend"](whole, backend) for backend in ("zeo", "relstorage"))
