@@ -387,11 +387,13 @@ def test_who_is_adopted_keeps_the_password(access, sql, reach, addresses, nets, 
         assert "clerk" not in str(found["people"] + found["remarks"])
         lists = {"people": found["people"], "networks": found["networks"], "passwords": {}}
         assert access(found["projects"], **lists)["changed"]
+        assert any(f"DROP USER 'cat'@'{by_hand}'" in remark for remark in found["remarks"])
+        sql(f"DROP USER 'cat'@'{by_hand}'")
         pairs = [("ann", addresses[0]), ("ann", addresses[1]), ("bob", addresses[0]), ("cat", addresses[2])]
         assert [result for result in reach(pairs, passwords=old) if result in REFUSED] == []
         assert not access(found["projects"], **lists)["changed"]
     finally:
-        sql(f"DROP USER 'cat'@'{by_hand}'")
+        sql(f"DROP USER IF EXISTS 'cat'@'{by_hand}'")
         sql("DROP ROLE clerk")
 
 
