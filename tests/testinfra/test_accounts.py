@@ -364,7 +364,7 @@ def test_an_account_made_by_hand_is_taken_over(access, sql, reach, addresses):
 
 
 def test_who_is_adopted_keeps_the_password(access, sql, reach, addresses, nets, lab):
-    """As playbooks/adopt.yml reads them; MySQL stores another text for each account of one password, and has other hosts."""
+    """As playbooks/adopt.yml reads them. MySQL has hosts of its own, and another salt in each account of a person."""
     access([])
     old = dict.fromkeys(PASSWORDS, "the password of old")
     campus = f"{nets[0]}.64/26"

@@ -265,7 +265,7 @@ def test_what_was_left_out_is_left_alone(adopted, host, lab):
         "mariadb -BNe \"SELECT user, host FROM mysql.user WHERE host LIKE '%/24' OR host = '%' ORDER BY user\""
     )
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["farrell", "nielsen"]
-    backup = host.check_output("mariadb -BNe \"SHOW GRANTS FOR backup@'%s'\"" % lab.hosts["modern"]["address"])
+    backup = host.check_output(f"mariadb -BNe \"SHOW GRANTS FOR backup@'{lab.hosts['modern']['address']}'\"")
     assert "GRANT SELECT, LOCK TABLES, SHOW VIEW, TRIGGER ON `hewlsample`.*" in backup
     assert host.run("mariadb -BNe 'SELECT COUNT(*) FROM archive.object_state'").stdout.strip() != "0"
 
