@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 # Ansible offers module_utils to modules only; this is the same code, on the controller.
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "module_utils"))
@@ -37,18 +38,19 @@ def peat_request(
 
     The request is a mapping, or the name of a file that holds one.
     """
+    replaces = _meant(replace, "peat_request_replace")
     if isinstance(request, str):
         try:
             with open(request, encoding="utf-8") as file:
                 request = yaml.safe_load(file)
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise AnsibleFilterError(f"the request cannot be read from {request}: {error}") from error
-    return dataclasses.asdict(hosting.request(request, lists, hosted, folder, bool(replace), flavour or None))
+    return dataclasses.asdict(hosting.request(request, lists, hosted, folder, replaces, flavour or None))
 
 
 def peat_adoption_refusals(folder: str, listed: list[str], replace: Any = False) -> list[str]:
     """Return why adopting a server may not write its files into a folder; nothing matters with `replace`."""
-    if replace:
+    if _meant(replace, "peat_adopt_replace"):
         return []
     texts = []
     for name in (adoption.LISTS_FILE, adoption.PASSWORDS_FILE):
@@ -245,6 +247,14 @@ def tls_files(files: list[dict[str, str]], directory: str) -> list[dict[str, str
 def _with_tls(lab: dict[str, Any], tls: str) -> list[str]:
     loaded = _load(lab)
     return sorted({access.person for access in loaded.matrix if loaded.people[access.person].tls == tls})
+
+
+def _meant(value: Any, variable: str) -> bool:
+    """Return a boolean that may be text: -e VARIABLE=false on the command line is."""
+    try:
+        return boolean(value)
+    except TypeError as error:
+        raise AnsibleFilterError(f"{variable}: {value!r} is not a boolean: write true or false") from error
 
 
 def _load(lab: dict[str, Any]) -> labs.Lab:

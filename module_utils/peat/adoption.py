@@ -1,7 +1,8 @@
 """What is on a server already, as the inventory would say it.
 
 Only what a list can say as it is goes into it: an account with other rights, from hosts no list
-names, or let in in another way is left out, so that site.yml leaves it alone and reports it.
+names, or let in in another way is left out, so that site.yml leaves it alone and reports it. So is
+one that looks like a service's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from . import auth
 from . import lab as labs
 from .account_state import Account, Login, State, like
 from .addresses import ANYWHERE, AddressError, Network, display, network_of, parse
-from .foreign import LOCAL_HOSTS, PROTECTED
+from .foreign import LOCAL_HOSTS, PROTECTED, guarded
 from .schema import Identity
 from .sql import grant_escaped, printable
 
@@ -105,7 +106,7 @@ def adopt(
     """Return the lists that describe a server.
 
     `identities` tells what each database with RelStorage's tables is, `databases` has the names of
-    all. Accounts of the names in `protected` are others' business.
+    all. Accounts of the names in `protected` are others' business, and so are those of services.
     """
     return _Adopter(state, identities, databases, allow_anywhere, protected).adopt()
 
@@ -140,6 +141,7 @@ class _Adopter:
     def adopt(self) -> Adoption:
         for account in sorted(self.state.accounts):
             self._account(account, self.state.accounts[account])
+        self._shut_out()
         sources = {person: _sorted(levels) for person, levels in self.levels.items()}
         names = _shared(sources)
         networks = [{"name": name, "addresses": list(map(display, found))} for found, name in names.items()]
@@ -200,6 +202,12 @@ class _Adopter:
         """Take one account into the lists, or remark why not."""
         if account.user in self.untouchable or not account.user or login.role or account.host in LOCAL_HOSTS:
             return
+        if guarded(self.state, account, self.untouchable):
+            self.remarks.append(
+                f"{account} was left out: it looks like the account of a replication, backup or monitoring service,"
+                " which as a person would lose rights; if it is a person's, list the person by another name"
+            )
+            return
         levels, reasons = self._levels(account)
         if not levels and not reasons:
             self.remarks.append(f"{account} was left out: it reaches no project")
@@ -225,6 +233,18 @@ class _Adopter:
             if there.get(name) != labs.WRITE:
                 there[name] = level
         self.logins.setdefault(account.user, {})[account] = login
+
+    def _shut_out(self) -> None:
+        """Remark what becomes of other machines' accounts that the lists do not have."""
+        taken = {account for logins in self.logins.values() for account in logins}
+        if any(
+            account not in taken and not login.role and account.host not in LOCAL_HOSTS
+            for account, login in self.state.accounts.items()
+        ):
+            self.remarks.append(
+                "site.yml leaves accounts that are not in the lists, but its firewall lets in no address that is not:"
+                " who uses such an account from elsewhere is shut out"
+            )
 
     def _network(self, host: str) -> Network | None:
         """Return the network of a host that clients do come from, None where no list can say it."""

@@ -279,7 +279,7 @@ def openings(lab: Lab, forwarded: bool = False) -> list[str]:
     """Return every network from which anybody has any access, as the fewest CIDR texts.
 
     With `forwarded`, from which anybody has access through the forwarder; without, directly. IPv4
-    first; an access from anywhere gives ``0.0.0.0/0`` and ``::/0``.
+    first; an access from anywhere gives ``%``.
     """
     # Only a database server has a forwarder.
     networks = {
@@ -291,7 +291,7 @@ def openings(lab: Lab, forwarded: bool = False) -> list[str]:
     if lab.admin and not forwarded:
         networks.update(lab.admin.networks)
     if ANYWHERE in networks:
-        return ["0.0.0.0/0", "::/0"]
+        return ["%"]
     collapsed: list[str] = []
     for family in (ipaddress.IPv4Network, ipaddress.IPv6Network):
         members = [network for network in networks if isinstance(network, family)]
@@ -353,7 +353,7 @@ class _Loader:
         if not isinstance(self.allow_anywhere, bool):
             self.problems.append(
                 f"peat_allow_anywhere: {_show(self.allow_anywhere)} is not a boolean: "
-                "write true or false without quotes"
+                "write true or false without quotes, after -e as JSON: -e '{\"peat_allow_anywhere\": true}'"
             )
             self.allow_anywhere = False
         for entry, where in self._entries(networks, "peat_networks", _NETWORK_KEYS):

@@ -195,8 +195,8 @@ def at(lab: Lab, address: str) -> dict[str, dict[str, str]]:
 
 def open_at(lab: Lab, address: str, forwarded: bool = False) -> bool:
     """Whether the firewall lets an address through to the server's port, or to the forwarder's."""
-    client = ipaddress.ip_address(address)
-    return any(client in ipaddress.ip_network(text) for text in openings(lab, forwarded))
+    client = ipaddress.ip_network(address)
+    return any(contains(parse(text), client) for text in openings(lab, forwarded))
 
 
 def tries(

@@ -363,6 +363,40 @@ def test_an_account_made_by_hand_is_taken_over(access, sql, reach, addresses):
     assert sql("SELECT host FROM mysql.user WHERE user = 'ann'") == []
 
 
+def test_who_is_adopted_keeps_the_password(access, sql, reach, addresses, nets, lab):
+    """As playbooks/adopt.yml reads them. MySQL has hosts of its own, and another salt in each account of a person."""
+    access([])
+    old = dict.fromkeys(PASSWORDS, "the password of old")
+    campus = f"{nets[0]}.64/26"
+    by_hand, said = (campus, campus) if lab.server["flavour"] == "mysql" else (f"{nets[0]}.%", f"{nets[0]}.0/24")
+    hosts = [("ann", addresses[0]), ("ann", addresses[1]), ("bob", f"{nets[0]}.64/255.255.255.192"), ("cat", by_hand)]
+    for user, host in hosts:
+        sql(f"CREATE USER '{user}'@'{host}' IDENTIFIED BY '{old[user]}'")
+        sql(f"GRANT {'SELECT' if user == 'cat' else 'ALL PRIVILEGES'} ON hewlsample.* TO '{user}'@'{host}'")
+    sql("CREATE ROLE clerk")
+    sql("GRANT SELECT ON hewlsample.* TO clerk")
+    try:
+        words = ["mysql", "--module-name=peat_adoption", "--args", json.dumps({"server": "old", "passwords": True})]
+        code, report, text = run_ansible("ansible", *words)
+        assert code == 0 and report, text
+        (found,) = report["plays"][0]["tasks"][0]["hosts"].values()
+        people = {person["name"]: person["from"] for person in found["people"]}
+        assert people == {"ann": addresses[:2], "bob": [campus], "cat": [said]}
+        (hewlsample,) = [entry for entry in found["projects"] if entry["name"] == "hewlsample"]
+        assert hewlsample == {"name": "hewlsample", "clients": "peat2", "write": ["ann", "bob"], "read": ["cat"]}
+        assert "clerk" not in str(found["people"] + found["remarks"])
+        lists = {"people": found["people"], "networks": found["networks"], "passwords": {}}
+        assert access(found["projects"], **lists)["changed"]
+        assert any(f"DROP USER 'cat'@'{by_hand}'" in remark for remark in found["remarks"])
+        sql(f"DROP USER 'cat'@'{by_hand}'")
+        pairs = [("ann", addresses[0]), ("ann", addresses[1]), ("bob", addresses[0]), ("cat", addresses[2])]
+        assert [result for result in reach(pairs, passwords=old) if result in REFUSED] == []
+        assert not access(found["projects"], **lists)["changed"]
+    finally:
+        sql(f"DROP USER IF EXISTS 'cat'@'{by_hand}'")
+        sql("DROP ROLE clerk")
+
+
 # Sessions
 
 

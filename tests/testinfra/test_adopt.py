@@ -16,6 +16,7 @@ import testinfra
 import yaml
 from conftest import VARIABLES, Run, connect, put, run_ansible
 from test_existing import FIXTURE, NAME, RELSTORAGE_15
+from test_firewall import knock
 
 PASSWORD = "the old password of {}"
 ACCOUNTS = """
@@ -33,6 +34,7 @@ GRANT ALL PRIVILEGES ON screening.* TO pipeline@'{modern}' IDENTIFIED BY '{pipel
 GRANT ALL PRIVILEGES ON archive.* TO archivist@'{peat2}' IDENTIFIED BY '{farrell}';
 GRANT SELECT, INSERT ON accounting.* TO bookkeeper@'{peat2}' IDENTIFIED BY '{farrell}';
 GRANT ALL PRIVILEGES ON *.* TO admin@'{modern}' IDENTIFIED BY '{farrell}';
+GRANT SELECT, LOCK TABLES, SHOW VIEW, TRIGGER ON hewlsample.* TO backup@'{modern}' IDENTIFIED BY '{farrell}';
 """
 
 
@@ -56,13 +58,13 @@ def ask(lab, run_client, old) -> Callable[..., dict]:
 
     def run(client: str, program: str, command: str, person: str, project: str, **options) -> dict:
         where = {"server": old["address"], "port": old["port"], "password": PASSWORD.format(person)}
-        return run_client(client, program, command, person, project, **where, **options)
+        return run_client(client, program, command, person, project, **where | options)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def by_hand(host, lab, ask) -> dict:
+def by_hand(host, lab, ask, old) -> dict:
     """The server as it was made by hand, and what PEAT reads from it."""
     host.check_output("apt-get update --quiet")
     host.check_output("DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes mariadb-server")
@@ -86,6 +88,8 @@ def by_hand(host, lab, ask) -> dict:
     ask("modern", "relstorage4", "open", "pipeline", "screening", history_free=True, create_schema=True)
     found = ask("peat2", "peat2", "dump", "farrell", "hewlsample")
     assert found["ok"], found
+    # Over IPv6 it is the account for every address that lets in.
+    assert ask("peat2", "peat2", "dump", "farrell", "hewlsample", server=old["address6"]) == found
     return found
 
 
@@ -120,13 +124,14 @@ def play(folder) -> Callable[..., Run]:
 def adopted(by_hand, play, folder) -> Iterator[dict]:
     """Adopted: foretold, done, done again; then site.yml foretold, done, done again."""
     written = folder / "group_vars/mysql"
-    # What reads the server is installed first, so that the dry run has it, too.
-    found = {"done": play("playbooks/adopt.yml")}
+    # What reads the server is not there yet.
+    found = {"bare": play("playbooks/adopt.yml", "--check"), "done": play("playbooks/adopt.yml")}
     assert found["done"].ok, found["done"].failure
     found["again"] = play("playbooks/adopt.yml")
     for path in written.iterdir():
         path.rename(folder.parent / path.name)
-    found["check"] = play("playbooks/adopt.yml", "--check")
+    found["text"] = play("playbooks/adopt.yml", "--extra-vars=peat_allow_anywhere=true")
+    found["check"] = play("playbooks/adopt.yml", "--check", "--extra-vars", json.dumps({"peat_allow_anywhere": True}))
     found["nothing"] = sorted(path.name for path in written.iterdir())
     for name in ("adopted.yml", "adopted_passwords.yml"):
         (folder.parent / name).rename(written / name)
@@ -175,6 +180,8 @@ def test_the_lists_describe_the_server(lists, lab):
         ("the database archive is RelStorage 1.4's", "playbooks/migrate.yml"),
         ("'bookkeeper'@", "no project (accounting)"),
         ("'admin'@", "rights on the whole server"),
+        ("'backup'@", "looks like the account of a replication, backup or monitoring service"),
+        ("who uses such an account from elsewhere is shut out",),
         ("`my_sandbox`", "so on my1sandbox, too"),
         ("nobody of the list reaches the project my1sandbox",),
     ],
@@ -194,6 +201,22 @@ def test_a_dry_run_writes_nothing(adopted):
     assert adopted["check"].ok, adopted["check"].failure
     assert adopted["nothing"] == []
     assert [task for _host, task in adopted["check"].changed if task.endswith("Write the lists")]
+
+
+def test_a_dry_run_says_what_it_needs(adopted):
+    assert not adopted["bare"].ok
+    assert "without the package python3-pymysql the server cannot be read" in adopted["bare"].failure
+    assert [task for _host, task in adopted["bare"].changed] == ["Adopt | Python's way to the server"]
+
+
+def test_accounts_for_every_address_are_adopted_only_if_that_is_said_as_a_boolean(adopted):
+    assert not adopted["text"].ok
+    assert """-e '{"peat_allow_anywhere": true}'""" in adopted["text"].failure
+    assert adopted["check"].ok, adopted["check"].failure
+    ((_host, _task, diffs),) = [diff for diff in adopted["check"].diffs if diff[1].endswith("Write the lists")]
+    lists = yaml.safe_load(diffs[0][1])
+    assert lists["peat_allow_anywhere"] is True
+    assert {person["name"] for person in lists["peat_people"] if "%" in str(person)} == {"farrell"}
 
 
 def test_stored_passwords_are_for_the_owner_only_and_never_shown(adopted, folder):
@@ -237,23 +260,31 @@ def test_people_log_in_as_before(adopted, by_hand, ask, unused):
     assert ask("modern", "relstorage4", "add", "pipeline", "screening", prefix=unused, history_free=True)["ok"]
 
 
-def test_what_was_left_out_is_left_alone(adopted, host):
+def test_what_was_left_out_is_left_alone(adopted, host, lab):
     done = host.run(
         "mariadb -BNe \"SELECT user, host FROM mysql.user WHERE host LIKE '%/24' OR host = '%' ORDER BY user\""
     )
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["farrell", "nielsen"]
+    backup = host.check_output(f"mariadb -BNe \"SHOW GRANTS FOR backup@'{lab.hosts['modern']['address']}'\"")
+    assert "GRANT SELECT, LOCK TABLES, SHOW VIEW, TRIGGER ON `hewlsample`.*" in backup
     assert host.run("mariadb -BNe 'SELECT COUNT(*) FROM archive.object_state'").stdout.strip() != "0"
+
+
+def test_who_is_in_no_list_is_shut_out_nevertheless(adopted, hosts, old):
+    # by_hand logged in this way.
+    assert knock(hosts["peat2"], old["address"], 3306) == "open"
+    assert knock(hosts["peat2"], old["address6"], 3306) == "ConnectionRefusedError"
 
 
 def test_an_edited_list_is_not_overwritten_unless_asked(adopted, folder, play):
     path = folder / "group_vars/mysql/adopted.yml"
     kept = path.read_text()
     path.write_text(kept.replace("mysql_port: 3306", "mysql_port: 3306  # as ever"))
-    run = play("playbooks/adopt.yml")
+    run = play("playbooks/adopt.yml", "--extra-vars=peat_adopt_replace=false")
     assert not run.ok
     assert "adopted.yml was edited since it was written" in run.failure
     assert "# as ever" in path.read_text()
-    run = play("playbooks/adopt.yml", "--extra-vars", json.dumps({"peat_adopt_replace": True}))
+    run = play("playbooks/adopt.yml", "--extra-vars=peat_adopt_replace=true")
     assert run.ok, run.failure
     assert "# as ever" not in path.read_text()
 

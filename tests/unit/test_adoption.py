@@ -118,6 +118,22 @@ def test_everywhere_is_only_said_if_that_is_permitted():
     assert adopt(row, allow_anywhere=True).people == [{"name": "ann", "from": ["%"]}]
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (("ann", "%", {"hewl": ALL}), True),
+        (("root", "%", {Scope("global"): ALL}), True),
+        (("backup", "192.0.2.9", {"hewl": READS}), True),
+        (("ann", "192.0.2.7", {"hewl": ALL}), False),
+        (("bookkeeper", "localhost", {"accounting": ALL}), False),
+        (("staff", "", {"hewl": READS}, {"role": True}), False),
+    ],
+)
+def test_that_the_firewall_shuts_out_who_is_not_in_the_lists_is_told(row, told):
+    told_so = any("who uses such an account from elsewhere is shut out" in text for text in adopt(row).remarks)
+    assert told_so is told
+
+
 LEFT_OUT = [
     (("ann", "192.0.2.0/24", {"hewl": ALL}), "a host that no list names"),
     (("ann", "client.example.org", {"hewl": ALL}), "a host that no list names"),
@@ -146,11 +162,29 @@ def test_what_no_list_can_say_is_left_out_and_told(row, reason):
     assert reason in remark
 
 
-@pytest.mark.parametrize("user", ["root", "debian-sys-maint", "backup", ""])
+@pytest.mark.parametrize("user", ["root", "debian-sys-maint", "nightly", "backup", ""])
 def test_accounts_of_the_server_are_nobodys_business(user):
-    made = adopt((user, "192.0.2.7", {"hewl": ALL}), ("ann", "localhost", {"hewl": ALL}), protected=["backup"])
+    rows = [(user, "192.0.2.7", {"hewl": ALL}), ("ann", "localhost", {"hewl": ALL})]
+    made = adopt(*rows, protected=["nightly", "backup"])
     assert made.people == []
     assert [text for text in made.remarks if "@" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("user", "granted"),
+    [
+        ("backup", {"hewl": READS | {"LOCK TABLES", "SHOW VIEW", "TRIGGER"}}),
+        ("exporter", {Scope("global"): frozenset(("PROCESS",)), "hewl": READS}),
+        ("watcher", {Scope("global"): frozenset(("PROCESS", "REPLICATION CLIENT"))}),
+    ],
+)
+@pytest.mark.parametrize("host", ["192.0.2.9", "%"])
+def test_a_service_does_not_become_a_person(user, granted, host):
+    # As a person, the next run would take from it whatever a person does not need.
+    made = adopt((user, host, granted), allow_anywhere=True)
+    assert (made.people, made.hashes) == ([], {})
+    (remark,) = [text for text in made.remarks if "@" in text]
+    assert remark.startswith(f"'{user}'@'{host}' was left out: it looks like the account of a")
 
 
 def test_a_person_may_need_tls_where_clients_can_ask_for_it():

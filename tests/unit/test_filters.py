@@ -62,6 +62,17 @@ def test_a_moving_server_is_guarded_at_both_ports(filters):
     assert openings[0]["sources"] == openings[1]["sources"] != []
 
 
+def test_the_firewall_takes_the_openings_of_a_lab_that_is_open_to_everybody(filters):
+    spec = importlib.util.spec_from_file_location("firewall_filters", ROOT / "filter_plugins/firewall.py")
+    plugin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plugin)
+    everybody = {**LISTS, "allow_anywhere": True, "people": [*LISTS["people"][:2], {"name": "idle", "from": ["%"]}]}
+    described = filters["peat_lab"]({**everybody, "projects": [{**PROJECTS[0], "read": ["idle", "nielsen"]}]}, {})
+    openings = filters["peat_openings"](described, port=8080)
+    assert openings == [{"port": 8080, "sources": ["%"]}]
+    assert plugin.firewall_problems(openings) == []
+
+
 def test_each_backend_has_its_own_opening(filters):
     whole = lab(filters, [*PROJECTS, {"name": "stored", "backend": "zeo", "clients": "current", "write": ["idle"]}])
     stored, databases = (filters["peat_of_backend"](whole, backend) for backend in ("zeo", "relstorage"))
@@ -260,3 +271,25 @@ def test_a_host_that_was_not_verified_is_no_pass(filters, host, text):
 def test_nothing_found_is_no_pass(filters):
     assert filters["peat_verification"]({})["failed"]
     assert filters["peat_verification"]({"db": {"peat_answered": {"ping": "pong"}}})["failed"]
+
+
+@pytest.mark.parametrize("replace", ["false", "no", False, "true", True])
+def test_replacing_a_file_is_meant_however_it_is_said(filters, tmp_path, replace):
+    # -e peat_adopt_replace=false is the text 'false'.
+    kept = replace not in ("true", True)
+    (tmp_path / "adopted.yml").write_text("# edited\n")
+    (tmp_path / "project_hewl.yml").touch()
+    refusals = filters["peat_adoption_refusals"](str(tmp_path), [], replace=replace)
+    assert ["was edited" in text for text in refusals] == [True] * kept
+    request = {"project": "hewl", "contact": "Ann <a@example.org>", "clients": "peat2", "people": [{"name": "nielsen"}]}
+    lists = {**LISTS, "projects": []}
+    hosted = {"peat_hosted_hewl": {**request, "contact": "Eve <eve@example.org>"}}
+    problems = filters["peat_request"](request, lists, hosted, folder=str(tmp_path), replace=replace)["problems"]
+    assert ["peat_request_replace" in text for text in problems] == [True] * kept
+
+
+def test_what_is_neither_yes_nor_no_replaces_nothing(filters, tmp_path):
+    with pytest.raises(AnsibleFilterError, match="peat_adopt_replace: 'ture' is not a boolean"):
+        filters["peat_adoption_refusals"](str(tmp_path), [], replace="ture")
+    with pytest.raises(AnsibleFilterError, match="peat_request_replace: 'ture' is not a boolean"):
+        filters["peat_request"]({}, LISTS, {}, folder=str(tmp_path), replace="ture")

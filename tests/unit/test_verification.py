@@ -83,6 +83,12 @@ def test_where_nobody_works_only_the_port_is_tried(lab):
     assert planned(lab, "192.0.3.7") == [(CLOSED, None, 8080)]
 
 
+@pytest.mark.parametrize("address", ["192.0.3.7", "2001:db8:2::7"])
+def test_who_comes_from_everywhere_is_tried_everywhere(address):
+    everywhere = load(NETWORKS, [*PEOPLE, {"name": "eve", "from": ["%"]}], [{**PROJECTS[1], "read": ["eve"]}], True)
+    assert (IN, "eve", VERIFIED) in planned(everywhere, address, encrypted=True)
+
+
 def test_where_tls_is_demanded_it_is_left_out_once(lab):
     assert (UNENCRYPTED, "visitor", CLEAR) in planned(lab, "203.0.113.9", encrypted=True)
 
