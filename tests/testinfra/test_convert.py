@@ -326,8 +326,8 @@ database.close()
 
 #: Prints what a client of the server gets.
 READ = b"""
-import ZEO
-connection = ZEO.connection(8090, storage="modern", wait_timeout=20)
+import tempfile, ZEO
+connection = ZEO.connection(8090, storage="modern", wait_timeout=20, blob_dir=tempfile.mkdtemp())
 root = connection.root()
 with root["file"].open("r") as file:
     whole = file.read() == b"attached " * 100000
