@@ -488,6 +488,7 @@ def test_what_an_added_person_costs_does_not_depend_on_the_projects_of_others(ot
     projects[0]["read"] = ["cat"]
     made = planned(old, described(*projects))
     assert [step.about.split()[0] for step in made.steps] == ["register", "create", "grant"]
+    assert not [text for text in sql(made) if "ann" in text or "bob" in text]
 
 
 def test_a_generated_password_is_hashed_once(monkeypatch):
