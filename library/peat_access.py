@@ -164,8 +164,8 @@ options:
       - Never touched are the server's own accounts, those of O(protected_accounts), the one that this module uses, and
         accounts that by their name or by having only rights of replication, backup or monitoring look like a service's.
         The last are reported.
-      - An account that has a listed person's name is nobody's service, and its rights count for that person. With V(lock)
-        and V(drop) people have exactly the list's rights. With V(report) they have more where a finding says so.
+      - An account that has a listed person's name is no service's, and its rights count for that person. With V(lock)
+        and V(drop) people have exactly the list's rights, with V(report) more where a finding says so.
     type: str
     choices: [report, lock, drop]
     default: report

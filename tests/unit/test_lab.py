@@ -5,8 +5,8 @@ import copy
 import time
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
 from hypothesis import given
 from hypothesis import strategies as st
 from peat.addresses import ANYWHERE, account_host, contains, parse
