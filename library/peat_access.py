@@ -164,9 +164,8 @@ options:
       - Never touched are the server's own accounts, those of O(protected_accounts), the one that this module uses, and
         accounts that by their name or by having only rights of replication, backup or monitoring look like a service's.
         The last are reported.
-      - The accounts of the list have exactly the list's rights with every choice. What a foreign account of a listed
-        person's name has for a wider host counts for that person nevertheless, on databases where the person's own
-        account has no rights. V(report) leaves that, and says so.
+      - An account that has a listed person's name is no service's, and its rights count for that person. With V(lock)
+        and V(drop) people have exactly the list's rights, with V(report) more where a finding says so.
     type: str
     choices: [report, lock, drop]
     default: report

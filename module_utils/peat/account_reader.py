@@ -24,11 +24,8 @@ def read(query: Query, definers: bool = False) -> State:
     """
     tables = {(schema.lower(), name) for schema, name in query(_TABLES)}
     flavour = "mariadb" if ("mysql", "global_priv") in tables else "mysql"
-    if flavour == "mysql" and query("SELECT @@partial_revokes") != [(0,)]:
-        raise AccountsError(
-            "the server has partial_revokes ON, wanted OFF: with it, a grant on one database whose name has"
-            " _ or % never matches; remove partial_revokes from the server's options"
-        )
+    if flavour == "mysql":
+        _check_meaning(*query("SELECT @@partial_revokes, @@mandatory_roles")[0])
     registry = frozenset(name for schema, name in tables if schema == REGISTRY)
     query("SET SESSION group_concat_max_len = 1073741824")  # which on MariaDB limits what _rows reads
 
@@ -50,6 +47,20 @@ def read(query: Query, definers: bool = False) -> State:
         frozenset(Account(*definer.rsplit("@", 1)) for (definer,) in query(_DEFINERS)) if definers else frozenset(),
         frozenset(map(tuple, remembered("verified_password", "user, digest"))),
     )
+
+
+def _check_meaning(partial_revokes: int, mandatory_roles: str) -> None:
+    """Raise AccountsError where MySQL is told that accounts have less or more than their own rights."""
+    if partial_revokes:
+        raise AccountsError(
+            "the server has partial_revokes ON, wanted OFF: with it, a grant on one database whose name has"
+            " _ or % never matches; remove partial_revokes from the server's options"
+        )
+    if mandatory_roles:
+        raise AccountsError(
+            f"the server has mandatory_roles {mandatory_roles!r}, wanted none: everybody has the rights of these roles,"
+            " whatever the list says; remove mandatory_roles from the server's options, or SET PERSIST it to ''"
+        )
 
 
 def _rows(query: Query, columns: str, source: str) -> list[list]:
@@ -97,11 +108,14 @@ _ACCOUNTS = {
     "mariadb": ("User, Host, Priv", "mysql.global_priv"),
     "mysql": (
         "User, Host, plugin, authentication_string, ssl_type, account_locked, password_expired, password_lifetime,"
-        " User_attributes ->> '$.additional_password', max_user_connections, CONVERT(x509_subject USING utf8mb4),"
-        " CONVERT(x509_issuer USING utf8mb4), CONVERT(ssl_cipher USING utf8mb4)",
+        " User_attributes ->> '$.additional_password', max_user_connections,"
+        " max_questions, max_updates, max_connections, User_attributes ->> '$.Password_locking.failed_login_attempts',"
+        " CONVERT(x509_subject USING utf8mb4), CONVERT(x509_issuer USING utf8mb4), CONVERT(ssl_cipher USING utf8mb4)",
         "mysql.user",
     ),
 }
+# Limits of MariaDB other than on connections at once.
+_MARIADB_LIMITS = ("max_questions", "max_updates", "max_connections", "max_statement_time")
 _MARIADB_TLS = {0: "", 1: "ANY", 2: "X509", 3: "SPECIFIED"}
 
 
@@ -120,11 +134,13 @@ def _mariadb_account(row: list) -> tuple[Account, Login]:
         any(data.get("auth_or", [])),  # an empty entry stands for the plugin above; alone it may stay for good
         bool(data.get("is_role", False)),
         int(data.get("max_user_connections", 0)),
+        any(data.get(name) for name in _MARIADB_LIMITS),
     )
 
 
 def _mysql_account(row: list) -> tuple[Account, Login]:
-    user, host, plugin, stored, tls, locked, expired, lifetime, spare, connections, *certificate = row
+    user, host, plugin, stored, tls, locked, expired, lifetime, spare, connections, *more = row
+    limits, certificate = more[:4], more[4:]
     # CREATE ROLE makes an account that is locked and expired and has no password.
     role = locked == "Y" and expired == "Y" and not stored
     return Account(user, host), Login(
@@ -137,6 +153,7 @@ def _mysql_account(row: list) -> tuple[Account, Login]:
         spare is not None,
         role,
         int(connections),
+        any(int(limit or 0) for limit in limits),
     )
 
 

@@ -99,7 +99,8 @@ class Login:
 
     `tls` is ``''``, what the server calls the demand (ANY, X509, SPECIFIED), or `only_certificate`. `spare` means that
     a second password or plugin also opens the account. `role` means that nobody logs in.
-    `connections` is how many sessions the account may have at once, 0 for any number.
+    `connections` is how many sessions the account may have at once, 0 for any number. `throttled` means that it has
+    any other limit: per hour, of one statement's time, or on failed logins.
     """
 
     plugin: str
@@ -111,6 +112,7 @@ class Login:
     spare: bool = False
     role: bool = False
     connections: int = 0
+    throttled: bool = False
 
 
 def only_certificate(subject: str, issuer: str) -> str:

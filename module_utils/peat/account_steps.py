@@ -13,6 +13,11 @@ from .account_state import PUBLIC, REGISTRY, Account, Login, Scope, State, narro
 from .sql import literal, printable, quote_name
 
 _ORDER = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES", "EXECUTE")
+# What ends the limits that a Login calls `throttled`: of WITH, and after it.
+_UNTHROTTLED = {
+    "mariadb": ("MAX_STATEMENT_TIME 0", ""),
+    "mysql": ("", "FAILED_LOGIN_ATTEMPTS 0 PASSWORD_LOCK_TIME 0"),
+}
 _UNKNOWN_PASSWORD = "<a password that is not generated yet>"  # no SQL: a statement with it cannot run
 
 
@@ -112,9 +117,15 @@ def _changes(was: Login, is_: Login, flavour: str) -> tuple[str, list[str], list
     if was.tls != is_.tls:
         clauses.append(_require(is_))
         words.append({"": "TLS optional", "ANY": "TLS required"}.get(is_.tls, "the person's certificate required"))
+    resources, locking = [], ""
     if was.connections != is_.connections:
-        clauses.append(f"WITH MAX_USER_CONNECTIONS {is_.connections:d}")
+        resources.append(f"MAX_USER_CONNECTIONS {is_.connections:d}")
         words.append(f"at most {is_.connections} connections" if is_.connections else "any number of connections")
+    if was.throttled and not is_.throttled:
+        more, locking = _UNTHROTTLED[flavour]
+        resources += ["MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0", more]
+        words.append("no other limits")
+    clauses += [f"WITH {' '.join(filter(None, resources))}"] * bool(resources) + [locking] * bool(locking)
     if was.expires != is_.expires:
         clauses.append("PASSWORD EXPIRE NEVER")
         words.append("no expiry")

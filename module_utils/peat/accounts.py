@@ -559,6 +559,8 @@ def _account_line(state: State, new: State, account: Account) -> str:
     words.append({"": "TLS optional", "ANY": "TLS required"}.get(login.tls, f"TLS required ({login.tls})"))
     if login.connections:
         words.append(f"at most {login.connections} connections")
+    if login.throttled:
+        words.append("other limits")
     if login.locked:
         words.append("locked")
     if account in new.registered and login.expires:

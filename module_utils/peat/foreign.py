@@ -55,9 +55,11 @@ _SYSTEM_SCHEMAS = frozenset(("performance_schema", "sys"))
 _CLIENTS_NEED = frozenset().union(READER, *WRITER.values())
 
 
-def guarded(state: State, account: Account, untouchable: Collection[str]) -> bool:
+def guarded(
+    state: State, account: Account, untouchable: Collection[str], people: Collection[str] = frozenset()
+) -> bool:
     """Whether an account is the server's, a service's, or the one that all this is done with."""
-    return account.user in untouchable or account == state.own or _is_service(state, account)
+    return account.user in untouchable or account == state.own or _is_service(state, account, people)
 
 
 def _fixed(state: State, account: Account) -> bool:
@@ -68,7 +70,10 @@ def _fixed(state: State, account: Account) -> bool:
     return state.flavour == "mysql" and "\\" in account.host
 
 
-def _is_service(state: State, account: Account) -> bool:
+def _is_service(state: State, account: Account, people: Collection[str]) -> bool:
+    """Whether an account looks like a service's. One of a listed person's name opens what the list gives: it is not."""
+    if account.user in people:
+        return False
     if account.user in _SERVICE_NAMES:
         return True
     rights = state.rights.get(account, {})
@@ -98,7 +103,7 @@ def settle(
     foreign = [
         account
         for account in {**accounts, **rights}
-        if account not in wanted and not guarded(old, account, untouchable)
+        if account not in wanted and not guarded(old, account, untouchable, people)
     ]
     roles = []
     for account in foreign:
@@ -165,7 +170,7 @@ def findings(
             points.append(f"its password and rights count for {account.user} at the addresses of its host")
         if account.host in ("%", ""):
             points.append("it may come from every address")
-        if _is_service(state, account):
+        if _is_service(state, account, people):
             what = "looks like the account of a replication, backup or monitoring service and was left alone"
             remedy = "Name it in peat_protected_accounts if it is"
         elif login is None:

@@ -397,7 +397,9 @@ class _Loader:
             return
         self._user_name(name, where)
         connections = entry.get("connections")
-        if connections is not None and (type(connections) is not int or not 0 <= connections <= CONNECTIONS):
+        # What Ansible reads from YAML is a number of a type of its own.
+        number = isinstance(connections, int) and not isinstance(connections, bool)
+        if connections is not None and not (number and 0 <= connections <= CONNECTIONS):
             self._add(where, f"connections is {_show(connections)}: write a number up to {CONNECTIONS}, 0 for no limit")
         self.people[name] = Person(name, entry.get("password"), tls, entry.get("password_hash"), connections)
         self.sources[name] = sources

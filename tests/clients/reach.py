@@ -1,6 +1,7 @@
 """What accounts can do from which address of this host, tried on the server.
 
 usage: reach.py probe JSON   {"server", "port", "logins": [{"user", "password", "from", "tls"}], "projects": []}
+                             and perhaps "more": {name: statement}, which is tried besides
        reach.py answer       `probe` for each line of the standard input, with a line for each
        reach.py hold JSON    one login: asks again and again until the server ends the session
 
@@ -45,10 +46,10 @@ def connect(server, port, login):
     )
 
 
-def can(cursor, project):
+def can(cursor, project, attempts):
     """Return the names of the attempts that the server does not refuse for want of a right."""
     done = []
-    for name, statement in ATTEMPTS.items():
+    for name, statement in attempts.items():
         try:
             cursor.execute(statement.format(f"`{project}`"))
         except pymysql.MySQLError as error:
@@ -58,7 +59,7 @@ def can(cursor, project):
     return done
 
 
-def probe(server, port, logins, projects):
+def probe(server, port, logins, projects, more=()):
     """Return what each login can do."""
     results = []
     for login in logins:
@@ -68,7 +69,7 @@ def probe(server, port, logins, projects):
             results.append(error.args[0])
             continue
         with connection, connection.cursor() as cursor:
-            results.append({project: can(cursor, project) for project in projects})
+            results.append({project: can(cursor, project, {**ATTEMPTS, **dict(more)}) for project in projects})
     return results
 
 

@@ -78,17 +78,17 @@ def peat_access(lab: Lab) -> Iterator[Callable[[dict], dict]]:
 def log_in(lab: Lab, modern) -> Iterator[Callable[[list[dict], Projects], list]]:
     """Give log_in(logins, projects) -> for each login the error's number, or what it can do by project.
 
-    A login has `user`, `password`, `from` (an address of the host modern) and `tls`.
+    A login has `user`, `password`, `from` (an address of the host modern) and `tls`. `more` are attempts by name.
     """
     path = "/usr/local/lib/peat-tests/reach.py"
     put(modern, (CLIENTS / "reach.py").read_bytes(), path)
     to = {"server": [lab.server["address"], lab.server["address6"]], "port": lab.server["port"]}
     with onhost.talk([*onhost.ssh(lab.hosts["modern"]), INTERPRETERS["relstorage4"], path, "answer"]) as ask:
 
-        def run(logins: list[dict], projects: Projects) -> list:
+        def run(logins: list[dict], projects: Projects, more: Mapping[str, str] | None = None) -> list:
             return [
                 answer if isinstance(answer, int) else {name: set(able) for name, able in answer.items()}
-                for answer in ask({**to, "logins": logins, "projects": list(projects)})
+                for answer in ask({**to, "logins": logins, "projects": list(projects), "more": more or {}})
             ]
 
         yield run

@@ -26,9 +26,9 @@ def inventory(tmp_path_factory) -> Path:
 def host_project(inventory, site) -> Callable[..., Run]:
     """Run playbooks/host-project.yml with a request."""
 
-    def run(request: dict, variables: dict | None = None, check: bool = False) -> Run:
+    def run(request: dict, variables: dict | None = None, *options: str, check: bool = False) -> Run:
         values = {"peat_request": request, "peat_inventory_dir": str(inventory), **(variables or {})}
-        options = ["--check"] if check else []
+        options = (*options, *(["--check"] if check else []))
         arguments = ["--diff", f"--inventory={inventory}", f"--extra-vars={json.dumps(values)}", *options]
         site.to_restore = True
         return Run(*run_ansible("ansible-playbook", *arguments, "playbooks/host-project.yml"))
@@ -62,7 +62,9 @@ def state(server, sql) -> Callable[[], dict[str, object]]:
             "firewall": set(server.check_output("nft list ruleset | grep -v counter").split()),
             "packages": server.check_output("dpkg-query --show | md5sum"),
             "server": server.check_output("systemctl show --property=MainPID mariadb mysql"),
-            "options": server.check_output("find /etc/mysql /etc/systemd/system -type f -exec md5sum {} + | sort"),
+            "options": server.check_output(
+                "find /etc/mysql /etc/systemd/system /etc/fail2ban -type f -exec md5sum {} + | sort"
+            ),
         }
 
     return read
@@ -82,7 +84,10 @@ def request_(lab) -> dict:
 
 @pytest.fixture(scope="module")
 def hosted(host_project, request_, site, inventory, state, files, run_client, lab) -> Iterator[dict]:
-    """The request foretold, done, and done again, while somebody else's client works on."""
+    """The request foretold, done, and done again, while somebody else's client works on.
+
+    What is pending of parts that no request concerns is not done in passing.
+    """
     before, kept = state(), files()
     stranger = run_client(
         "stranger", "relstorage4", "open", "ada", "titration_db", password="not made yet", port=lab.server["port"]
@@ -90,9 +95,10 @@ def hosted(host_project, request_, site, inventory, state, files, run_client, la
     loop = run_client.loop("peat2", "peat2", "farrell", "hewlsample", seconds=3600, every=0.3, prefix="meanwhile")
     loop.wait_for(2)
     found = {"loop": loop, "before": before, "kept": kept, "stranger": stranger}
-    found["foretold"] = host_project(request_, check=True)
+    pending = {"fail2ban_failures": 77}
+    found["foretold"] = host_project(request_, pending, check=True)
     found["untouched"] = (state(), files())
-    found["done"] = host_project(request_)
+    found["done"] = host_project(request_, pending)
     found["after"], found["files"] = state(), files()
     found["again"] = host_project(request_)
     found["site"] = site(None, f"--inventory={inventory}")
@@ -185,6 +191,10 @@ def wrong(request: dict) -> dict:
     return {**request, "project": "hewlsample", "clients": "peat3", "colour": "red", "people": people}
 
 
+def new(request: dict) -> dict:
+    return {**request, "project": "new"}
+
+
 WRONG = [
     "(hewlsample): has the name of",
     "'peat3'",
@@ -202,8 +212,8 @@ WRONG = [
         (wrong, {}, WRONG),
         (lambda request: {**request, "contact": "Eve"}, {}, ["hosted already", "Ada Lovelace"]),
         (lambda request: {**request, "project": "forgotten"}, {}, ["database forgotten with data that belongs to no"]),
-        (lambda request: {**request, "project": "new"}, {"mysql_settings": {"long_query_time": 3}}, ["run site.yml"]),
-        (lambda request: {**request, "project": "new"}, {"peat_allow_anywhere": "no"}, ["peat_allow_anywhere"]),
+        (new, {"mysql_settings": {"long_query_time": 3}}, ["(packages or settings of the server): run site.yml"]),
+        (new, {"peat_allow_anywhere": "no"}, ["peat_allow_anywhere"]),
     ],
     ids=["wrong", "somebody-elses", "data-of-nobody", "server-is-behind", "inventory-is-wrong"],
 )
@@ -218,33 +228,86 @@ def test_refused_before_anything_changes(
     assert (state(), files()) == before
 
 
-def test_what_is_pending_for_others_is_not_done_by_the_way(hosted, host_project, request_, lab, sql):
-    lists = lab.lists()
+def one_more(lists: dict) -> dict:
     lists["peat_people"].append({"name": "newcomer", "from": ["campus"]})
     lists["peat_projects"].append({"name": "pending", "clients": "peat2", "write": ["newcomer"]})
-    run = host_project({**request_, "project": "new"}, lists)
+    return lists
+
+
+@pytest.mark.parametrize(
+    ("variables", "pending"),
+    [
+        (one_more, "passwords, tables, accounts, connection sheets"),
+        (lambda _lists: {"peat_server_address": "db.example.org"}, "connection sheets, certificates"),
+        (lambda _lists: {"firewall_default_deny": True}, "the firewall"),
+    ],
+    ids=["accounts", "sheets", "firewall"],
+)
+def test_what_is_pending_for_others_is_not_done_by_the_way(
+    hosted, unlisted, host_project, request_, state, files, lab, variables, pending
+):
+    before = (state(), files())
+    run = host_project(new(request_), variables(lab.lists()))
     assert not run.ok
-    assert "run site.yml first" in run.failure
-    assert sql("SHOW DATABASES LIKE 'pending'") == []
+    assert f"({pending}): run site.yml first" in run.failure
+    assert (state(), files()) == before
 
 
 # The way out
 
 
 @pytest.fixture(scope="module")
-def removed(hosted, host_project, request_, site, inventory, unlisted) -> dict:
-    """titration_db says absent, and the file of another hosted project is deleted; then its file goes, too."""
+def twin(lab, tmp_path_factory) -> tuple[str, str]:
+    """Options with which the lab has the server a second time by another name, and a run is for that one only."""
+    secrets = Path(lab.server["secrets"])
+    same = {"peat_secrets_dir": str(secrets), "peat_sheets_dir": lab.server["sheets"], "tls_name": "server"}
+    values = {"ansible_host": lab.server["address"], "tls_authority_dir": str(secrets.parent / "tls"), **same}
+    values |= {"testhost_address6": lab.server["address6"]}
+    path = tmp_path_factory.mktemp("twin") / "hosts.yml"
+    path.write_text(json.dumps({"mysql": {"hosts": {"twin": values}}}))
+    return f"--inventory={path}", "--limit=twin"
+
+
+@pytest.fixture(scope="module")
+def removed(hosted, host_project, request_, site, inventory, unlisted, twin, lab) -> dict:
+    """titration_db says absent, and the file of another hosted project is deleted; then its file goes, too.
+
+    The other is hosted on one server of several. The lists have lost the projects for RelStorage 4 meanwhile, and then
+    somebody asks for one.
+    """
     other = {**request_, "project": "sorption-2", "people": [{"name": "ada", "from": request_["people"][0]["from"]}]}
-    found = {"other": host_project(other)}
-    folder = inventory / "group_vars/mysql"
-    (folder / "project_sorption-2.yml").unlink()
-    absent = folder / "project_titration_db.yml"
+    found = {"other": host_project(other, None, *twin)}
+    path = inventory / "host_vars/twin/project_sorption-2.yml"
+    found["path"] = path.exists()
+    found["other again"] = host_project(other, None, *twin)
+    path.unlink(missing_ok=True)
+    absent = inventory / "group_vars/mysql/project_titration_db.yml"
     absent.write_text(absent.read_text() + "  state: absent\n")
     found["refused"] = site(None, f"--inventory={inventory}")
-    found["removed"] = site({"peat_confirm_absent": ["titration_db"]}, f"--inventory={inventory}")
+    lists = lab.lists()
+    lists["peat_projects"] = [project for project in lists["peat_projects"] if project["clients"] == "peat2"]
+    found["removed"] = site({**lists, "peat_confirm_absent": ["titration_db"]}, f"--inventory={inventory}")
     absent.unlink()
-    found["again"] = site(None, f"--inventory={inventory}")
+    found["again"] = site(lists, f"--inventory={inventory}")
+    found["modern"] = host_project({**new(request_), "clients": "relstorage4"}, lists, check=True)
     return found
+
+
+def test_for_one_server_of_several_the_file_is_that_servers(removed):
+    assert removed["other"].ok, removed["other"].failure
+    assert removed["path"]
+    assert {host for _task, host, _result in removed["other"].results()} == {"twin"}
+    assert removed["other again"].ok, removed["other again"].failure
+    assert removed["other again"].changed == []
+
+
+def test_a_restart_for_a_request_is_said_before(removed):
+    """MariaDB begins to announce another version with the first project for RelStorage 4."""
+    assert removed["modern"].ok, removed["modern"].failure
+    (said,) = (result["msg"] for result in removed["modern"].output_of("What it does to everybody") if "msg" in result)
+    assert said.startswith("The server restarts once for this request, which ends everybody's sessions: version:")
+    (unsaid,) = removed["other"].output_of("What it does to everybody")
+    assert unsaid["skipped"]
 
 
 def test_a_removal_is_said_twice(removed):

@@ -1,9 +1,10 @@
 """Any list, on a real server: what every address can do is what the list says, found out by logging in from it.
 
 hypothesis draws the people's networks (nested ones, single addresses, IPv6 patterns, everywhere), their levels on
-the projects, their passwords and TLS rules; a second list is drawn and applied over the first. The addresses are
-the host modern's, all in the scenario's network `campus`, which the firewall lets in. Of the addresses that the
-same networks of a person contain, the first and the last are tried.
+the projects, their passwords and TLS rules, and each project's state, generation of clients and whether it keeps
+history; a second list is drawn and applied over the first. Number and names of people and projects are always the
+same. The addresses are the host modern's, all in the scenario's network `campus`, which the firewall lets in. Of the
+addresses that the same networks of a person contain, the first and the last are tried.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ pytestmark = pytest.mark.any_list
 #: Lists are drawn in pairs. What is drawn depends on nothing but this file.
 PAIRS = 20
 #: An underscore is a wildcard in a careless GRANT; a dollar sign and a minus must be quoted.
-PROJECTS = {"over_lap": ("peat2", True), "overXlap": ("relstorage4", True), "over-l$p": ("relstorage4", False)}
+PROJECTS = ("over_lap", "overXlap", "over-l$p")
+#: What a project can be: its clients, and whether it keeps history, for which packing empties more tables.
+KINDS = (("peat2", True), ("relstorage4", True), ("relstorage4", False))
+PACK_HISTORY = {"pack history": "TRUNCATE {}.pack_state_tid"}
 PEOPLE = ("a_n", "axn", "bob", "cat.x", "d-e", "eve", "flo", "gus")
 PASSWORDS = ("the first password", 'a "second" \\ one')
 NOBODY = {"networks": [], "people": [], "projects": [], "allow_anywhere": True, "passwords": {}}
@@ -50,6 +54,7 @@ people = st.fixed_dictionaries(
 lists = st.fixed_dictionaries(
     {
         "people": st.tuples(*(people for _ in PEOPLE)),
+        "kinds": st.tuples(*(st.sampled_from(KINDS) for _ in PROJECTS)),
         "states": st.tuples(*(st.sampled_from(("present", "present", "present", "frozen")) for _ in PROJECTS)),
     }
 )
@@ -98,7 +103,7 @@ def as_inventory(drawn, nets):
     networks = [{"name": name, "addresses": [text.format(**nets)]} for text, name in names.items() if "net" in name]
     entries = dict(zip(PEOPLE, drawn["people"], strict=True))
     projects = []
-    for number, (name, (clients, keep_history)) in enumerate(PROJECTS.items()):
+    for number, (name, (clients, keep_history)) in enumerate(zip(PROJECTS, drawn["kinds"], strict=True)):
         project = {"name": name, "clients": clients, "keep_history": keep_history, "state": drawn["states"][number]}
         for level in ("write", "read"):
             project[level] = [
@@ -130,6 +135,7 @@ def to_try(matrix, person, addresses):
 
 def hold_against_the_list(arguments, log_in, addresses, offers_tls, seen):
     matrix = logins.matrix(arguments)
+    projects = {each["name"]: (each["clients"], each["keep_history"]) for each in arguments["projects"]}
     tried, wanted = [], []
 
     def add(able, **login):
@@ -141,7 +147,9 @@ def hold_against_the_list(arguments, log_in, addresses, offers_tls, seen):
         right = arguments["passwords"][person]
         wrong = next(password for password in PASSWORDS if password != right)
         for address in to_try(matrix, person, addresses):
-            able = logins.said(matrix, PROJECTS, person, address)
+            able = logins.said(matrix, projects, person, address)
+            for name in able or ():
+                able[name] = able[name] | {each for each in PACK_HISTORY if "pack" in able[name] and projects[name][1]}
             login = {"user": person, "password": right, "from": address, "tls": tls}
             add(able if offers_tls or not tls else None, **login)
             add(None, **{**login, "password": wrong})
@@ -149,11 +157,12 @@ def hold_against_the_list(arguments, log_in, addresses, offers_tls, seen):
                 add(None, **{**login, "tls": False})
     differences = [
         f"{login}: the list says {able}, the server {got}"
-        for login, able, got in zip(tried, wanted, log_in(tried, PROJECTS), strict=True)
+        for login, able, got in zip(tried, wanted, log_in(tried, projects, PACK_HISTORY), strict=True)
         if (got not in logins.REFUSED if able is None else got != able)
     ]
     assert not differences, "\n".join(differences)
     seen["refused"] += wanted.count(None)
+    seen.update(projects.values())
     for names in itertools.chain.from_iterable(able.values() for able in wanted if able):
         seen["write" if len(names) > 1 else "read" if names else "nothing"] += 1
 
@@ -181,3 +190,4 @@ def test_every_address_can_do_what_the_list_says(pair, flush, apply, log_in, add
 def test_what_was_drawn_means_something(seen):
     """Of everything that the test above compares it has seen a lot."""
     assert min(seen[kind] for kind in ("refused", "nothing", "read", "write")) > 500, seen
+    assert min(seen[kind] for kind in KINDS) > 20, seen

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import stat
 import subprocess
+from pathlib import Path
 
 import logins
 import onhost
@@ -143,6 +145,64 @@ def about(result, name):
     return [finding for finding in result["findings"] if finding.startswith(name)]
 
 
+# From the inventory's variables to the server
+
+
+@pytest.fixture(scope="module")
+def converged(site, sql, lab):
+    """site.yml with every variable about accounts, on a server with two that the list does not know."""
+    with_limit = [
+        {**person, **({"connections": 9} if person["name"] == "farrell" else {})} for person in lab.server["people"]
+    ]
+    for user in ("zara", "watcher"):
+        sql(f"CREATE USER '{user}'@'%' IDENTIFIED BY '{FOREIGN}'")
+        sql(f"GRANT SELECT ON hewlsample.* TO '{user}'@'%'")
+    run = site(
+        {
+            "peat_unmanaged": "lock",
+            "peat_protected_accounts": ["watcher"],
+            "peat_admin": {"from": [lab.hosts["peat2"]["address"]], "prefix": "made"},
+            "peat_person_connections": 7,
+            "peat_people": with_limit,
+        }
+    )
+    yield run
+    sql("DROP USER IF EXISTS 'zara'@'%', 'watcher'@'%'")
+    sql("DROP DATABASE IF EXISTS madetoo")
+    # Nothing generates it again with the same text.
+    Path(lab.server["secrets"], "peatadmin").unlink(missing_ok=True)
+
+
+def test_a_foreign_account_is_locked(converged, sql):
+    assert converged.ok, converged.failure
+    assert "ACCOUNT LOCK" in sql("SHOW CREATE USER 'zara'@'%'")[0][0]
+
+
+def test_a_protected_account_is_left_alone(converged, sql):
+    assert "ACCOUNT LOCK" not in sql("SHOW CREATE USER 'watcher'@'%'")[0][0]
+    assert not [text for text in converged.output_of("Accounts |")[0]["findings"] if "watcher" in text]
+
+
+def test_the_dialogs_password_is_generated_for_its_owner_only(converged, lab, peat2):
+    path = Path(lab.server["secrets"], "peatadmin")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert lab.password("peatadmin") not in converged.text
+    server = [lab.server["address"], str(lab.server["port"])]
+    told = client(
+        lab, peat2, "create_database", *server, "madetoo", "peatadmin", "farrell", password=lab.password("peatadmin")
+    )
+    assert [title for title, _ in told] == ["Project created"]
+
+
+def test_the_grant_table_has_each_persons_limit(converged, sql, lab):
+    names = [person["name"] for person in lab.server["people"]]
+    rows = sql("SELECT DISTINCT User, max_user_connections FROM mysql.user")
+    assert {name: int(limit) for name, limit in rows if name in names} == dict.fromkeys(names, 7) | {"farrell": 9}
+
+
+# What becomes of what is not in the list
+
+
 def test_reported(access, lists, sql, zoo):
     names = ("zoe", "max", "ann", "rob", "definer", *UNTOUCHED)
     before = shown(sql, *names)
@@ -261,6 +321,23 @@ def test_one_client_cannot_exhaust_the_server(access, lists, sql, lab, modern):
         assert exhaust() == [8, LIMITED, "in"]
     finally:
         sql(f"SET GLOBAL max_connections = {allowed}")
+
+
+def test_other_limits_of_an_account_end(access, lists, sql, lab, address):
+    """The list does not know them, and they would keep a person out of what it says."""
+    access(**lists)
+    limits = [f"MAX_{kind}_PER_HOUR 987" for kind in ("QUERIES", "UPDATES", "CONNECTIONS")]
+    limits.append({"mariadb": "MAX_STATEMENT_TIME 987", "mysql": "FAILED_LOGIN_ATTEMPTS 987"}[lab.server["flavour"]])
+
+    def there():
+        ((text, *_),) = sql(f"SHOW CREATE USER 'ann'@'{address}'")
+        return [limit for limit in limits if limit in text]
+
+    sql(f"ALTER USER 'ann'@'{address}' WITH {' '.join(limits)}")
+    assert there() == limits
+    result = settled(access, lists, "report")
+    assert "other limits" in result["diff"]["before"] and "other limits" not in result["diff"]["after"]
+    assert there() == []
 
 
 # PEAT's own dialog

@@ -330,6 +330,17 @@ def test_a_new_account_of_a_person_gets_the_hash_the_others_have():
         ({"spare": True}, "mariadb", "IDENTIFIED VIA mysql_native_password USING '"),
         ({"spare": True}, "mysql", "DISCARD OLD PASSWORD"),
         ({"plugin": "unix_socket"}, "mariadb", "IDENTIFIED VIA mysql_native_password USING '"),
+        (
+            {"throttled": True},
+            "mariadb",
+            "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_STATEMENT_TIME 0",
+        ),
+        (
+            {"throttled": True, "connections": 3, "locked": True},
+            "mysql",
+            "WITH MAX_USER_CONNECTIONS 0 MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0"
+            " FAILED_LOGIN_ATTEMPTS 0 PASSWORD_LOCK_TIME 0 ACCOUNT UNLOCK",
+        ),
     ],
 )
 def test_how_an_account_is_let_in_is_put_right(changes, flavour, clause):
@@ -468,6 +479,16 @@ def test_accounts_that_gain_the_same_share_a_statement():
     texts = sql(planned(State("mariadb"), want))
     assert "GRANT SELECT ON `hewl`.* TO 'ann'@'192.0.2.7', 'ann'@'192.0.2.9', 'bob'@'192.0.2.7'" in texts
     assert len([text for text in texts if text.startswith("CREATE USER")]) == 1
+
+
+@pytest.mark.parametrize("others", [10, 100])
+def test_what_an_added_person_costs_does_not_depend_on_the_projects_of_others(others):
+    projects = [project(f"p{number}", write=["ann", "bob"]) for number in range(others)]
+    old = server(described(*projects))
+    projects[0]["read"] = ["cat"]
+    made = planned(old, described(*projects))
+    assert [step.about.split()[0] for step in made.steps] == ["register", "create", "grant"]
+    assert not [text for text in sql(made) if "ann" in text or "bob" in text]
 
 
 def test_a_generated_password_is_hashed_once(monkeypatch):
@@ -695,6 +716,21 @@ def test_accounts_of_the_server_and_its_services_are_never_touched(mode, account
     old = replace(with_foreign(want, {account: rights}), own=Account("operator", "localhost"))
     made = planned(old, want, protected=["nightly"], unmanaged=mode)
     assert made.steps == ()
+
+
+@pytest.mark.parametrize("mode", ["lock", "drop"])
+@pytest.mark.parametrize("rights", [ON_PROJECT, {GLOBAL: {"REPLICATION CLIENT"}}])
+def test_an_account_of_a_listed_persons_name_is_no_services(monkeypatch, mode, rights):
+    """It would open what the list gives that person, with another password or from elsewhere."""
+    monkeypatch.setitem(PASSWORDS, "backup", "password of backup")
+    want = described(project("a_b", write=["ann"], read=["backup"]))
+    wide = Account("backup", "%")
+    old = with_foreign(want, {wide: rights})
+    assert "its password and rights count for backup" in planned(old, want).findings[0]
+    made = planned(old, want, unmanaged=mode)
+    assert wide not in made.new.accounts or made.new.accounts[wide].locked
+    assert effective(made.new, "backup", DESK) - {(GLOBAL, "REPLICATION CLIENT")} == on("a_b", "SELECT")
+    assert login_account(made.new, "backup", DESK) == Account("backup", DESK)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,14 @@ def test_administrators_have_passwords_like_people():
     ]
 
 
+@pytest.mark.parametrize("given", [{}, {"password": "long enough one"}])
+def test_who_makes_databases_has_a_password_like_people(given):
+    admin = {"from": ["campus"], "prefix": "lab", **given}
+    lab = hosting.merge({**LISTS, "admin": admin}, {})
+    assert lab["people"] == LISTS["people"] and lab["admin"] == admin
+    assert lab["logins"] == [*LISTS["people"], {"name": "peatadmin", "from": ["campus"], **given}]
+
+
 def test_addresses_may_be_said_once_for_all_who_are_new():
     people = [{"name": "ada"}, {"name": "grace", "level": "read"}, {"name": "guest"}]
     lab = hosting.merge(LISTS, hosted(changed(people=people, **{"from": ["campus", "203.0.113.9"]})))

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
 from hypothesis import given
 from hypothesis import strategies as st
 from peat.addresses import ANYWHERE, account_host, contains, parse
@@ -583,7 +584,7 @@ def test_phpmyadmin_without_what_it_needs_is_refused():
     assert "peat_administrators" in nobody and "peat_admin_networks" in nowhere and "peat_tls" in in_clear
 
 
-@pytest.mark.parametrize("number", [0, 1, 100_000])
+@pytest.mark.parametrize("number", [0, 1, 100_000, DataLoader().load("24")])
 def test_a_person_has_a_limit(number):
     assert load(**changed("people.0.connections", number)).people["farrell"].connections == number
     assert load(**GOOD).people["farrell"].connections is None

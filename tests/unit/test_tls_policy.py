@@ -168,7 +168,7 @@ def test_what_the_servers_keep_of_a_demand_is_read_back():
     assert _mariadb_account(["ann", "%", priv])[1].tls == DEMAND
     # More than this project demands: another demand.
     assert _mariadb_account(["ann", "%", {**priv, "ssl_cipher": "AES"}])[1].tls == "SPECIFIED"
-    row = ["ann", "%", "caching_sha2_password", "$A$", "SPECIFIED", "N", "N", 0, None, 0]
+    row = ["ann", "%", "caching_sha2_password", "$A$", "SPECIFIED", "N", "N", 0, None, 0, 0, 0, 0, None]
     assert _mysql_account([*row, ANN["subject"], ANN["issuer"], ""])[1].tls == DEMAND
     assert _mysql_account([*row[:4], "ANY", *row[5:], "", "", ""])[1].tls == "ANY"
     assert _mysql_account([*row, "", "", "AES"])[1].tls == "SPECIFIED"
