@@ -11,7 +11,7 @@ import ipaddress
 import re
 import secrets
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -178,8 +178,17 @@ def why_anew(
     return None
 
 
-def check_given(pair: Pair, request: Request, now: datetime.datetime) -> list[str]:
-    """Return what is wrong with a server's certificate that the administrator gave."""
+def check_given(
+    pair: Pair,
+    request: Request,
+    now: datetime.datetime,
+    between: Sequence[x509.Certificate],
+    authorities: Sequence[x509.Certificate],
+) -> list[str]:
+    """Return what is wrong with a server's certificate that the administrator gave.
+
+    `between` are the intermediate authorities it came with, `authorities` those by which clients verify it.
+    """
     problems = []
     if not belong_together(pair.certificate, pair.key):
         problems.append("tls_certificate is not for the key in tls_key")
@@ -191,7 +200,29 @@ def check_given(pair: Pair, request: Request, now: datetime.datetime) -> list[st
             f"tls_certificate is for {_listed(alternative_names(pair.certificate))}, not for {_listed(missing)}:"
             " clients that use these would refuse it"
         )
+    if not verified(pair.certificate, between, authorities, now):
+        problems.append(
+            "tls_certificate is not from an authority in tls_authority, not even by way of the intermediate ones that"
+            " follow it, or one of these has expired: clients would refuse it"
+        )
     return problems
+
+
+def verified(
+    certificate: x509.Certificate,
+    between: Sequence[x509.Certificate],
+    authorities: Sequence[x509.Certificate],
+    now: datetime.datetime,
+) -> bool:
+    """Tell whether clients that trust these authorities believe a certificate, as far as signatures and dates go."""
+    while True:
+        if any(signed_by(certificate, known) and days_left(known, now) >= 0 for known in authorities):
+            return True
+        # Each can be used once, whatever they say of each other.
+        above = next((known for known in between if signed_by(certificate, known)), None)
+        if above is None or days_left(above, now) < 0:
+            return False
+        certificate, between = above, [known for known in between if known != above]
 
 
 def why_authority_anew(authority: x509.Certificate, now: datetime.datetime, days: int) -> str | None:

@@ -55,7 +55,7 @@ def test_each_vantage_point_is_told_of_in_both_protocols(healthy, lab):
     for address in ("address", "address6"):
         inside, outside = lab.hosts["modern"][address], lab.hosts["stranger"][address]
         assert "4 people get in" in healthy.row("logins", f"modern, {inside}")["found"]
-        assert "TLSv1.3" in healthy.row("TLS", f"modern, {inside}")["found"]
+        assert "TLSv1.3" in healthy.row(f"TLS {lab.server['port']}", f"modern, {inside}")["found"]
         assert f"port {lab.server['port']} refuses" in healthy.row("reach", f"stranger, {outside}")["found"]
     assert len([row for row in healthy.rows if " from the controller, " in row["check"]]) == 2
 
@@ -154,7 +154,7 @@ def test_a_missing_firewall_is_named_and_seen_from_outside(broken, lab, address)
 @pytest.mark.parametrize("address", ["address", "address6"])
 def test_a_certificate_that_ends_soon_is_named_and_seen_where_clients_are(broken, lab, address):
     assert broken.failed("certificates", "the certificate of server", "expires on")
-    assert broken.failed("TLS", "8 days left", where=f"modern, {lab.hosts['modern'][address]}")
+    assert broken.failed(f"TLS {lab.server['port']}", "8 days left", where=f"modern, {lab.hosts['modern'][address]}")
 
 
 def test_no_password_is_shown(healthy, broken, lab):
