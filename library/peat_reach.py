@@ -11,8 +11,8 @@ description:
     else. Its controller's part decides by the lab's list what to try, sends PyMySQL along, and judges what came of it.
   - Changes nothing. A vantage point is told the passwords of people who work at its address, and of one person who does
     not.
-  - Each way of being refused is tried once per address from which the vantage point comes, so a run makes at most four failed logins
-    there. Where the list's people are refused as well, three of them more.
+  - Each way of being refused is tried once per address from which the vantage point comes, so a run makes at most four
+    failed logins there. Where the list's people are refused as well, it makes three more.
 options:
   name:
     description: What the rows call the server.
@@ -40,8 +40,8 @@ options:
     description: The port of the forwarder, if there is one.
     type: int
   doors:
-    description: Further ports that speak TLS from their first byte, mappings C({port, sources, why}) with the networks that may connect
-      and, in words, why others may not.
+    description: Further ports that speak TLS from their first byte, mappings C({port, sources, why}) with the networks
+      that may connect and, in words, why others may not.
     type: list
     elements: dict
     default: []

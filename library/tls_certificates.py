@@ -376,14 +376,7 @@ class Planner:
 
     def remember(self, called: str, path: str, certificate) -> None:
         """Keep when a certificate expires."""
-        self.plan.expiry.append(
-            {
-                "name": called,
-                "path": path,
-                "not_after": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
-                "days_left": pki.days_left(certificate, self.plan.now),
-            }
-        )
+        self.plan.expiry.append(pki.expiry(certificate, called, path, self.plan.now))
 
 
 def write(path: str, text: bytes) -> None:

@@ -123,6 +123,16 @@ def expiring(expiry: Iterable[dict], days: int = FAIL_DAYS) -> list[str]:
     ]
 
 
+def expiry(certificate: x509.Certificate, name: str, path: str, now: datetime.datetime) -> dict:
+    """Return when a certificate expires, as an entry for `expiring`."""
+    return {
+        "name": name,
+        "path": path,
+        "not_after": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
+        "days_left": days_left(certificate, now),
+    }
+
+
 def certificates_of(text: bytes, path: str) -> list[x509.Certificate]:
     """Return the certificates of a PEM file; raise PkiError if it holds none."""
     try:

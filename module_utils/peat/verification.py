@@ -104,6 +104,15 @@ def listeners(
     return held("listening", few(found) + remedy, f"nothing but ports {', '.join(map(str, sorted(declared)))}")
 
 
+def watched(jails: Sequence[str], said: str) -> Row | None:
+    """Return the row of fail2ban, by what `fail2ban-client status` said."""
+    if not jails:
+        return None
+    running = said.rpartition("Jail list:")[2].replace(",", " ").split()
+    missing = [f"fail2ban does not watch {jail}: site.yml starts it" for jail in jails if jail not in running]
+    return held("failed logins", missing, "fail2ban watches for them")
+
+
 def commit_locks(rows: Mapping[str, Sequence[int]]) -> Row | None:
     """Return the row of the commit locks: the row's tid of each database that has such a table."""
     if not rows:
@@ -243,9 +252,7 @@ def tries(
     return planned
 
 
-def _demands(
-    lab: Lab, people: Sequence[str], known: Mapping[str, str], port: int, usual: str
-) -> list[dict[str, Any]]:
+def _demands(lab: Lab, people: Sequence[str], known: Mapping[str, str], port: int, usual: str) -> list[dict[str, Any]]:
     """Return the try that a demand for TLS, a certificate or the forwarder has to refuse; one of all people."""
     first: dict[str, str] = {}
     for name in people:
@@ -403,9 +410,7 @@ def _refused(pairs: Sequence[tuple[Mapping, Mapping]]) -> Row | None:
     return held("refusals", bad, "refused: " + ", ".join(good)) if good or bad else None
 
 
-def _encryption(
-    pairs: Sequence[tuple[Mapping, Mapping]], now: float, fail_days: int, fingerprint: str
-) -> list[Row]:
+def _encryption(pairs: Sequence[tuple[Mapping, Mapping]], now: float, fail_days: int, fingerprint: str) -> list[Row]:
     """Return the rows of the certificates that the server really shows, one for each port."""
     shown: dict[int, Mapping] = {}
     for one, answer in pairs:

@@ -95,7 +95,7 @@ def broken(healthy, site, server, sql, lab) -> Found:
         (folder / "server" / name).write_bytes(content)
         put(server, content, f"/etc/mysql/tls/{name}")
     sql("FLUSH SSL" if mariadb else "ALTER INSTANCE RELOAD TLS")
-    server.check_output("nft delete table inet peat")
+    server.check_output("nft delete table inet peat && systemctl stop fail2ban")
     # The list says of somebody what the accounts do not.
     lists = lab.lists()
     next(person for person in lists["peat_people"] if person["name"] == "visitor")["tls"] = "required"
@@ -134,6 +134,10 @@ def test_an_account_without_its_tls_rule_lets_in_who_does_not_encrypt(broken, la
 
 def test_what_else_listens_is_named_with_its_process(broken):
     assert broken.failed("listening", f"python3 listens on port {PORT} of 0.0.0.0")
+
+
+def test_a_fail2ban_that_does_not_run_is_named(broken):
+    assert broken.failed("failed logins", "fail2ban does not watch peat-mysql")
 
 
 def test_a_missing_commit_lock_is_named(broken):

@@ -341,6 +341,15 @@ def test_old_protocols_are_named():
     assert "TLSv1.1 is offered" in verification.protocols("TLSv1.1,TLSv1.2")["found"]
 
 
+def test_fail2ban_has_to_watch_what_it_is_to():
+    said = "Status\n|- Number of jail:\t2\n`- Jail list:\tpeat-mysql, sshd\n"
+    assert verification.watched(["peat-mysql"], said)["ok"]
+    for text in (said.replace("peat-mysql", "peat-mysql2"), "", "Failed to access socket path"):
+        found = verification.watched(["peat-mysql"], text)
+        assert not found["ok"] and "does not watch peat-mysql:" in found["found"]
+    assert verification.watched([], "") is None
+
+
 # The table
 
 
