@@ -214,13 +214,13 @@ def test_openssl_agrees(modern, lab, arguments):
 
 
 def test_only_the_service_can_read_its_key(server):
-    for folder, group in (("/etc/mysql/tls", "mysql"), ("/etc/peat-forwarder-tls", "stunnel4")):
+    for folder, group in (("/etc/mysql/tls", "mysql"), ("/etc/peat-forwarder-tls", "peat-forwarder")):
         assert server.check_output(f"stat -c '%U %G %a' {folder}") == f"root {group} 750"
         assert server.check_output(f"stat -c '%U %G %a' {folder}/server.key") == f"root {group} 640"
     # Which the package brings later, for everybody.
     assert server.check_output("stat -c %a /etc/mysql") == "755"
     assert server.run("runuser -u nobody -- cat /etc/mysql/tls/server.key").rc != 0
-    assert server.run("runuser -u stunnel4 -- cat /etc/mysql/tls/server.key").rc != 0
+    assert server.run("runuser -u peat-forwarder -- cat /etc/mysql/tls/server.key").rc != 0
 
 
 # What it demands of whom
@@ -444,7 +444,7 @@ def test_a_reload_that_was_missed_is_made_up_for(site, wanted, server, probe, la
     }[lab.server["flavour"]]
     for folder, group, where, reload in (
         ("/etc/mysql/tls", "mysql", {}, f"{client} --execute='{flush}'"),
-        ("/etc/peat-forwarder-tls", "stunnel4", forwarder, "systemctl reload peat-forwarder"),
+        ("/etc/peat-forwarder-tls", "peat-forwarder", forwarder, "systemctl reload peat-forwarder"),
     ):
         server.check_output(f"cp -a {folder} /run/tls-before")
         command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=old -keyout server.key -out server.crt"
@@ -533,5 +533,6 @@ def test_who_leaves_takes_the_forwarder_along(site, wanted, lab, server, strange
     assert run.ok, run.failure
     assert f":{FORWARDER_PORT} " not in server.check_output("ss -Hltn")
     assert not server.file("/etc/peat-forwarder-tls").exists
+    assert server.run("getent passwd peat-forwarder || getent group peat-forwarder").rc != 0
     assert not list(pathlib.Path(lab.server["sheets"]).glob("guest.client.*"))
     assert site(without).changed == []
