@@ -45,20 +45,25 @@ class ActionModule(ActionBase):
         ways = self._module(targets=arguments["addresses"])["ways"]
         if not ways:
             raise _Unable(f"there is no way to {', '.join(arguments['addresses'])}")
-        rows = []
+        rows, refused = [], {}
         for target, address, source in ways:
-            tries = _tries(arguments, lab, source)
-            answers = self._try(arguments, tries, target, address)
-            found = verification.verdict(lab, source, tries, answers, time.time(), pki.FAIL_DAYS)
+            tries = _tries(arguments, lab, source, again=source in refused)
+            left = verification.MOST_REFUSALS - refused.get(source, 0)
+            answers = self._try(arguments, tries, target, address, left)
+            refused[source] = refused.get(source, 0) + verification.unwanted(tries, answers)
+            found = verification.verdict(
+                lab, source, tries, answers, time.time(), pki.FAIL_DAYS, arguments.get("fingerprint") or ""
+            )
             for row in found:
                 row["check"] += f" from {arguments['vantage']}, {source}"
             rows += found
         return rows
 
-    def _try(self, arguments, tries, target, address):
+    def _try(self, arguments, tries, target, address, most_refusals):
         """Let the vantage point try; its passwords and certificates are only those of these tries."""
         options = {"backend": arguments.get("backend", "relstorage"), "tries": tries}
-        options.update(target=target, address=address, authority=_text(arguments.get("authority")))
+        options.update(target=target, address=address, most_refusals=most_refusals)
+        options.update(authority=_text(arguments.get("authority")))
         options["certificates"] = _certificates(arguments.get("certificates_dir"), tries)
         if options["backend"] == ZEO or not any("user" in one for one in tries):
             return self._module(**options)["answers"]
@@ -83,13 +88,16 @@ class _Unable(Exception):
     """A vantage point could not do its part; the text says why."""
 
 
-def _tries(arguments, lab, source):
+def _tries(arguments, lab, source, again):
     certified = bool(arguments.get("encrypted"))
     if arguments.get("backend") == ZEO:
         return verification.zeo_tries(lab, source, int(arguments["port"]), certified, bool(arguments.get("authority")))
     port, forwarder_port = int(arguments["port"]), arguments.get("forwarder_port")
     passwords = arguments.get("passwords") or {}
-    return verification.tries(lab, passwords, source, port, forwarder_port and int(forwarder_port), certified)
+    return [
+        *verification.tries(lab, passwords, source, port, forwarder_port and int(forwarder_port), certified, again),
+        *verification.door_tries(arguments.get("doors") or [], source),
+    ]
 
 
 def _text(path):

@@ -6,6 +6,7 @@ All run on the controller, before any connection. Values of the inventory are pa
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import sys
 from typing import Any
@@ -17,7 +18,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 # Ansible offers module_utils to modules only; this is the same code, on the controller.
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "module_utils"))
 
-from peat import adoption, hosting, passwords, sheets, verification, zeo_lab
+from peat import adoption, hosting, passwords, pki, sheets, verification, zeo_lab
 from peat import lab as labs
 
 
@@ -235,6 +236,16 @@ def peat_verification(hosts: dict[str, Any]) -> dict[str, Any]:
     return {"rows": rows, "failed": failed if rows else 1, "table": verification.table(rows)}
 
 
+def tls_expiry(text: str, name: str, path: str) -> dict[str, list]:
+    """Return what is to be known of a certificate on a server: `expiry` and `expiring`, as of those issued."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    try:
+        found = [pki.expiry(pki.certificates_of(text.encode(), path)[0], name, path, now)]
+    except pki.PkiError as error:
+        raise AnsibleFilterError(str(error)) from None
+    return {"expiry": found, "expiring": pki.expiring(found)}
+
+
 def tls_files(files: list[dict[str, str]], directory: str) -> list[dict[str, str]]:
     """Return what the controller has for a service as files of its directory on the server, for managed_files."""
     found = []
@@ -290,6 +301,7 @@ class FilterModule:
                 peat_zeo_problems,
                 peat_zeo_projects,
                 peat_zeo_users,
+                tls_expiry,
                 tls_files,
             )
         }

@@ -11,7 +11,8 @@ description:
     else. Its controller's part decides by the lab's list what to try, sends PyMySQL along, and judges what came of it.
   - Changes nothing. A vantage point is told the passwords of people who work at its address, and of one person who does
     not.
-  - Each way of being refused is tried once per address, so a run makes at most four failed logins there.
+  - Each way of being refused is tried once per address from which the vantage point comes, so a run makes at most four
+    failed logins there. Where the list's people are refused as well, it makes three more.
 options:
   name:
     description: What the rows call the server.
@@ -38,6 +39,12 @@ options:
   forwarder_port:
     description: The port of the forwarder, if there is one.
     type: int
+  doors:
+    description: Further ports that speak TLS from their first byte, mappings C({port, sources, why}) with the networks
+      that may connect and, in words, why others may not.
+    type: list
+    elements: dict
+    default: []
   lab:
     description: The lab, as the filter C(peat_lab) returns it.
     type: dict
@@ -50,6 +57,10 @@ options:
     description: Whether the server shows a certificate that O(authority) verifies, or a ZEO server asks for one.
     type: bool
     default: false
+  fingerprint:
+    description: SHA-256 of the certificate that the server is to show; empty to take any that O(authority) verifies.
+    type: str
+    default: ""
   authority:
     description: File on the controller with the authorities by which clients verify the server.
     type: path
@@ -82,6 +93,7 @@ rows:
   returned: always
 """
 
+import hashlib
 import os
 import socket
 import ssl
@@ -111,6 +123,7 @@ def main() -> None:
             "authority": {"type": "str", "default": ""},
             "certificates": {"type": "dict", "default": {}, "no_log": True},
             "driver": {"type": "path"},
+            "most_refusals": {"type": "int", "default": verification.MOST_REFUSALS},
         },
         supports_check_mode=True,
     )
@@ -145,16 +158,15 @@ def ways(targets: list) -> list:
 
 def answers(params: dict) -> list:
     """Return what came of each try; after too many unwanted refusals the others are left."""
-    found, refused = [], 0
-    attempt = {"relstorage": log_in, "zeo": greet}[params["backend"]]
+    found = []
+    of_opening, other = (greet, greet) if params["backend"] == "zeo" else (show, log_in)
+    attempts = {verification.CLOSED: knock, verification.OPEN: of_opening}
     for one in params["tries"]:
-        wanted = one["about"] == verification.IN
-        if wanted and (one["password"] is None or refused >= verification.MOST_REFUSALS):
+        refused = verification.unwanted(params["tries"], found)
+        if one["about"] == verification.IN and (one["password"] is None or refused >= params["most_refusals"]):
             found.append({"skipped": True, "text": "not tried"})
             continue
-        answer = knock(params, one) if one["about"] == verification.CLOSED else attempt(params, one)
-        refused += wanted and answer.get("number") in verification.REFUSED
-        found.append(answer)
+        found.append(attempts.get(one["about"], other)(params, one))
     return found
 
 
@@ -192,6 +204,25 @@ def encrypted_socket(params: dict, one: dict) -> ssl.SSLSocket:
     return context(params, one).wrap_socket(plain, server_hostname=params["target"])
 
 
+def certificate_of(connection: ssl.SSLSocket) -> dict:
+    """Return which TLS a connection uses, and which certificate was shown, as far as it is verified."""
+    certificate = connection.getpeercert() or {}
+    return {
+        "tls": connection.version(),
+        "not_after": certificate.get("notAfter", ""),
+        "fingerprint": hashlib.sha256(connection.getpeercert(True)).hexdigest(),
+    }
+
+
+def show(params: dict, one: dict) -> dict:
+    """Return what a port shows that speaks TLS at once."""
+    try:
+        with encrypted_socket(params, one) as connection:
+            return {"in": True, "text": "with TLS", **certificate_of(connection)}
+    except OSError as error:
+        return {"text": str(error)}
+
+
 def log_in(params: dict, one: dict) -> dict:
     """Return what came of a login at a database server."""
     import pymysql
@@ -204,7 +235,7 @@ def log_in(params: dict, one: dict) -> dict:
     try:
         if one["way"] == verification.THROUGH:
             way = encrypted_socket(params, one)
-            shown = {"tls": way.version(), "not_after": way.getpeercert()["notAfter"]}
+            shown = certificate_of(way)
         else:
             way = socket.create_connection((params["address"], one["port"]), _SECONDS)
         # The host is the name that the server's certificate has to have.
@@ -229,9 +260,9 @@ def log_in(params: dict, one: dict) -> dict:
             cursor.execute(text)
             return list(cursor.fetchall())
 
-        status = dict(query("SHOW STATUS LIKE 'Ssl_%'"))
-        if status.get("Ssl_version") and not shown:
-            shown = {"tls": status["Ssl_version"], "not_after": status.get("Ssl_server_not_after", "")}
+        # Not what the server says of itself: PyMySQL has put TLS around the socket in its place.
+        if one["way"] == verification.VERIFIED:
+            shown = certificate_of(connection._sock)
         ((client,),) = query("SELECT USER()")
         return {
             "in": True,
@@ -261,8 +292,7 @@ def greet(params: dict, one: dict) -> dict:
             said = read(connection, size).decode(errors="replace")
             shown = {}
             if one["way"] == verification.VERIFIED:
-                certificate = connection.getpeercert() or {}
-                shown = {"tls": connection.version(), "not_after": certificate.get("notAfter", "")}
+                shown = certificate_of(connection)
             return {"in": True, "reached": True, "text": f"ZEO protocol {said}", **shown}
     except ssl.SSLError as error:
         return {"reached": True, "text": str(error)}

@@ -44,6 +44,11 @@ options:
     description: Whether the firewall refuses every port that is not opened.
     type: bool
     default: false
+  jails:
+    description: What fail2ban has to watch.
+    type: list
+    elements: str
+    default: []
   certificates:
     description: When certificates expire, as M(tls_certificates) returns it in C(expiry).
     type: list
@@ -113,6 +118,7 @@ def main() -> None:
             "differences": {"type": "dict", "default": {}},
             "listeners": {"type": "list", "elements": "int", "default": []},
             "guarded": {"type": "bool", "default": False},
+            "jails": texts,
             "certificates": {"type": "list", "elements": "dict", "default": []},
             "certificate_problems": texts,
             "backup_dir": {"type": "str", "default": ""},
@@ -129,6 +135,7 @@ def main() -> None:
     try:
         rows += zeo_rows(module) if params["backend"] == lab.ZEO else database_rows(params)
         rows.append(verification.listeners(sockets(), processes(), params["listeners"], params["guarded"]))
+        rows.append(verification.watched(params["jails"], jails(module)))
     except (sql.SqlError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, rows=[{"server": params["name"], **found} for found in rows if found])
@@ -247,7 +254,13 @@ def backup_times(folder: str, name: str, path: str) -> dict:
     return {"ended": max(ended, default=None), "since": since}
 
 
-# What listens
+# What listens, and what watches
+
+
+def jails(module: AnsibleModule) -> str:
+    """Return what fail2ban says of itself, nothing where it does not run."""
+    program = module.get_bin_path("fail2ban-client")
+    return module.run_command([program, "status"])[1] if program else ""
 
 
 def sockets() -> list:

@@ -14,10 +14,9 @@ description:
 options:
   state:
     description:
-      - V(checked) changes nothing, and fails if a certificate is missing or has fewer than 14 days left.
       - V(read) changes nothing and tells what there is.
     type: str
-    choices: [present, checked, read]
+    choices: [present, read]
     default: present
   directory:
     description: Directory of the authority. Each server has a directory in it.
@@ -96,7 +95,7 @@ files:
   elements: dict
   returned: always
 fingerprint:
-  description: SHA-256 of the server's certificate; V(new) for one that is not made in check mode.
+  description: SHA-256 of the server's certificate; V(new) for one that is not there yet, and not made in check mode.
   type: str
   returned: always
 people:
@@ -248,8 +247,8 @@ class Planner:
                 self.plan.after.append(f"{path}: its owner's only")
         return self.plan
 
-    def check(self, strict: bool) -> Plan:
-        """Return what expires when; if strict, raise PkiError if that is soon, or something is missing."""
+    def look(self) -> Plan:
+        """Return what there is, and what is missing."""
         people, given = self.params["clients"], self.params["certificate"]
         wanted = {} if given and not people else {"the authority": self.files.authority}
         wanted[self.params["host"]] = given or self.files.server("server.crt")
@@ -258,11 +257,11 @@ class Planner:
             text = read(path)
             if text is None:
                 self.plan.missing.append(f"the certificate of {called} ({path}) is missing")
-            else:
-                self.remember(called, path, pki.certificates_of(text, path)[0])
-        problems = self.plan.missing + pki.expiring(self.plan.expiry)
-        if problems and strict:
-            raise pki.PkiError("; ".join(problems) + ": run site.yml, which renews all but given certificates")
+                continue
+            certificate = pki.certificates_of(text, path)[0]
+            self.remember(called, path, certificate)
+            if called == self.params["host"]:
+                self.plan.fingerprint = pki.fingerprint(certificate)
         return self.plan
 
     def put(self, path: str, text: bytes) -> None:
@@ -341,13 +340,11 @@ class Planner:
                 raise pki.PkiError(
                     f"tls_{name}: {path or 'nothing'} cannot be read: give all of certificate, key, authority"
                 )
-        pair = pki.Pair(
-            pki.certificates_of(texts["certificate"], self.params["certificate"])[0],
-            pki.key_of(texts["key"], self.params["key"]),
-        )
-        pki.certificates_of(texts["authority"], self.params["authority"])
+        certificate, *between = pki.certificates_of(texts["certificate"], self.params["certificate"])
+        pair = pki.Pair(certificate, pki.key_of(texts["key"], self.params["key"]))
+        authorities = pki.certificates_of(texts["authority"], self.params["authority"])
         request = pki.Request(pki.SERVER, self.params["host"], tuple(self.params["addresses"]))
-        problems = pki.check_given(pair, request, self.plan.now)
+        problems = pki.check_given(pair, request, self.plan.now, between, authorities)
         if problems:
             raise pki.PkiError("; ".join(problems))
         path = self.files.server("server.crt")
@@ -379,14 +376,7 @@ class Planner:
 
     def remember(self, called: str, path: str, certificate) -> None:
         """Keep when a certificate expires."""
-        self.plan.expiry.append(
-            {
-                "name": called,
-                "path": path,
-                "not_after": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
-                "days_left": pki.days_left(certificate, self.plan.now),
-            }
-        )
+        self.plan.expiry.append(pki.expiry(certificate, called, path, self.plan.now))
 
 
 def write(path: str, text: bytes) -> None:
@@ -428,7 +418,7 @@ def main() -> None:
     path = {"type": "path"}
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["present", "checked", "read"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "read"], "default": "present"},
             "directory": {"type": "path", "required": True},
             "host": {"type": "str", "required": True},
             "addresses": {"type": "list", "elements": "str", "required": True},
@@ -453,7 +443,7 @@ def main() -> None:
     try:
         with alone(params["directory"], only_look):
             planner = Planner(params, only_look, datetime.datetime.now(datetime.timezone.utc))
-            plan = planner.run() if params["state"] == "present" else planner.check(params["state"] == "checked")
+            plan = planner.run() if params["state"] == "present" else planner.look()
             if not only_look:
                 apply(plan)
     except pki.PkiError as error:
@@ -463,6 +453,10 @@ def main() -> None:
             msg=f"{error.filename} cannot be kept ({error.strerror}): let tls_authority_dir and peat_sheets_dir name"
             " directories that the user who runs Ansible may write"
         )
+
+    if params["certificate"] and params["state"] == "present":
+        for text in pki.expiring(plan.expiry):
+            module.warn(f"{text}: it was given and is not renewed here, give another as tls_certificate")
 
     def source(name: str) -> str:
         path = planner.files.server(name)

@@ -13,6 +13,9 @@ import ipaddress
 AUTHORITY = "ca.crt"
 CONFIGURATION = "peat-forwarder.conf"
 
+#: What RelStorage calls them, in the order in which a sheet has them.
+DRIVERS = ("PyMySQL", "MySQLdb")
+
 UNIX = "unix"
 WINDOWS = "windows"
 
@@ -69,6 +72,14 @@ def driver_arguments(driver: str, authority: str = AUTHORITY, certificate: str =
     if driver == "PyMySQL":
         return {"ssl": files}
     return {"ssl": files, "ssl_mode": "VERIFY_IDENTITY"}
+
+
+def option_file(authority: str = AUTHORITY, certificate: str = "", key: str = "") -> str:
+    """Return the same as a file for the driver's read_default_file, which makes only PyMySQL verify the server."""
+    lines = ["[client]", f"ssl-ca={authority}"]
+    if certificate:
+        lines += [f"ssl-cert={certificate}", f"ssl-key={key}"]
+    return "\n".join(lines) + "\n"
 
 
 def _is_address(text: str) -> bool:

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import secrets
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -123,6 +123,16 @@ def expiring(expiry: Iterable[dict], days: int = FAIL_DAYS) -> list[str]:
     ]
 
 
+def expiry(certificate: x509.Certificate, name: str, path: str, now: datetime.datetime) -> dict:
+    """Return when a certificate expires, as an entry for `expiring`."""
+    return {
+        "name": name,
+        "path": path,
+        "not_after": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
+        "days_left": days_left(certificate, now),
+    }
+
+
 def certificates_of(text: bytes, path: str) -> list[x509.Certificate]:
     """Return the certificates of a PEM file; raise PkiError if it holds none."""
     try:
@@ -178,8 +188,17 @@ def why_anew(
     return None
 
 
-def check_given(pair: Pair, request: Request, now: datetime.datetime) -> list[str]:
-    """Return what is wrong with a server's certificate that the administrator gave."""
+def check_given(
+    pair: Pair,
+    request: Request,
+    now: datetime.datetime,
+    between: Sequence[x509.Certificate],
+    authorities: Sequence[x509.Certificate],
+) -> list[str]:
+    """Return what is wrong with a server's certificate that the administrator gave.
+
+    `between` are the intermediate authorities it came with, `authorities` those by which clients verify it.
+    """
     problems = []
     if not belong_together(pair.certificate, pair.key):
         problems.append("tls_certificate is not for the key in tls_key")
@@ -191,7 +210,29 @@ def check_given(pair: Pair, request: Request, now: datetime.datetime) -> list[st
             f"tls_certificate is for {_listed(alternative_names(pair.certificate))}, not for {_listed(missing)}:"
             " clients that use these would refuse it"
         )
+    if not verified(pair.certificate, between, authorities, now):
+        problems.append(
+            "tls_certificate is not from an authority in tls_authority, not even by way of the intermediate ones that"
+            " follow it, or one of these has expired: clients would refuse it"
+        )
     return problems
+
+
+def verified(
+    certificate: x509.Certificate,
+    between: Sequence[x509.Certificate],
+    authorities: Sequence[x509.Certificate],
+    now: datetime.datetime,
+) -> bool:
+    """Tell whether clients that trust these authorities believe a certificate, as far as signatures and dates go."""
+    while True:
+        if any(signed_by(certificate, known) and days_left(known, now) >= 0 for known in authorities):
+            return True
+        # Each can be used once, whatever they say of each other.
+        above = next((known for known in between if signed_by(certificate, known)), None)
+        if above is None or days_left(above, now) < 0:
+            return False
+        certificate, between = above, [known for known in between if known != above]
 
 
 def why_authority_anew(authority: x509.Certificate, now: datetime.datetime, days: int) -> str | None:

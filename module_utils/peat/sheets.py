@@ -422,7 +422,7 @@ def _encryption(person: Person, clients: Collection[str], server: Server) -> Ite
     if person.tls == CERTIFICATE:
         yield Words(
             f"You also need your own certificate, {person.name}.client.crt and {person.name}.client.key, which lie "
-            "beside this sheet: give them to the driver as cert and key, beside ca below. Keep the key to yourself."
+            "beside this sheet. Keep the key to yourself."
         )
     if "peat2" in clients:
         yield Words(
@@ -432,15 +432,23 @@ def _encryption(person: Person, clients: Collection[str], server: Server) -> Ite
     if "relstorage4" in clients:
         yield Words(
             "PyMySQL uses TLS wherever the server offers it, and believes any server; mysqlclient uses it only when "
-            "told. With ca.crt, which lies beside this sheet, as FILE both use it and make sure whose server it is. "
-            "Add to MySQLAdapter(...), for PyMySQL and for mysqlclient:"
+            f"told. With {encryption.AUTHORITY}, which lies beside this sheet, both use it and make sure whose server "
+            "it is. Have the files where the program starts, or give their paths. Add to MySQLAdapter(...), for "
+            "PyMySQL and for mysqlclient:"
         )
-        yield Code("ssl={'ca': 'FILE'}\nssl={'ca': 'FILE'}, ssl_mode='VERIFY_IDENTITY'")
+        own = [f"{person.name}.client.{kind}" for kind in ("crt", "key")] if person.tls == CERTIFICATE else []
+        files = [encryption.AUTHORITY, *own]
+        yield Code("\n".join(_arguments(encryption.driver_arguments(name, *files)) for name in encryption.DRIVERS))
         yield Words(
             "In a file for ZODB.config add read_default_file OPTIONS to the section mysql, with OPTIONS the path of a "
-            "file of these two lines. That makes only PyMySQL look at whose server it is:"
+            "file of these lines. That makes only PyMySQL look at whose server it is:"
         )
-        yield Code("[client]\nssl-ca=FILE")
+        yield Code(encryption.option_file(*files).rstrip())
+
+
+def _arguments(values: Mapping[str, object]) -> str:
+    """Return arguments as they are written in a call."""
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
 def _zeo_encryption(person: Person, clients: Collection[str], server: Server) -> Iterator[Part]:

@@ -24,17 +24,18 @@ WRONG = "+wrong"
 VERIFIED, AS_OFFERED, CLEAR, THROUGH = "verified", "as offered", "clear", "forwarder"
 
 #: What a try is about. Only the last two are no logins.
-IN, WRONG_PASSWORD, UNKNOWN, ELSEWHERE, UNENCRYPTED, NO_CERTIFICATE = (
+IN, WRONG_PASSWORD, UNKNOWN, ELSEWHERE, UNENCRYPTED, NO_CERTIFICATE, PAST_FORWARDER = (
     "in",
     "wrong password",
     "unknown",
     "elsewhere",
     "unencrypted",
     "no certificate",
+    "past the forwarder",
 )
 CLOSED, OPEN = "closed", "open"
 
-#: After so many refusals that the list does not want, no more is tried: failed logins get an address refused.
+#: After so many refusals that the list does not want, an address tries no more: failed logins get it refused.
 MOST_REFUSALS = 3
 
 #: With which a server says that somebody is not let in: no account, wrong password, no right to come, locked.
@@ -101,6 +102,15 @@ def listeners(
         return row("listening", [*few(found), "which the firewall refuses to everybody"])
     remedy = ["stop it, let it listen on 127.0.0.1, or name the port in peat_verify_listeners"] if found else []
     return held("listening", few(found) + remedy, f"nothing but ports {', '.join(map(str, sorted(declared)))}")
+
+
+def watched(jails: Sequence[str], said: str) -> Row | None:
+    """Return the row of fail2ban, by what `fail2ban-client status` said."""
+    if not jails:
+        return None
+    running = said.rpartition("Jail list:")[2].replace(",", " ").split()
+    missing = [f"fail2ban does not watch {jail}: site.yml starts it" for jail in jails if jail not in running]
+    return held("failed logins", missing, "fail2ban watches for them")
 
 
 def commit_locks(rows: Mapping[str, Sequence[int]]) -> Row | None:
@@ -206,11 +216,13 @@ def tries(
     port: int,
     forwarder_port: int | None = None,
     encrypted: bool = False,
+    again: bool = False,
 ) -> list[dict[str, Any]]:
     """Return what to try at a database server from an address.
 
     `encrypted` is whether the server has a certificate that can be verified. Each way of being refused is tried
-    once, whatever the number of people, because failed logins get an address refused.
+    once, whatever the number of people, because failed logins get an address refused; not at all if this is done
+    `again`, at another of the server's addresses.
     """
     lab = of_backend(lab, RELSTORAGE)
     here, known = at(lab, address), {name: text for name, text in passwords.items() if text}
@@ -228,30 +240,45 @@ def tries(
     if lab.admin and any(contains(network, parse(address)) for network in lab.admin.networks):
         direct.append(ADMIN)
     planned += [_login(IN, name, known, port, usual) for name in direct]
+    if again:
+        return planned
     for name in direct[:1]:
         planned.append({**_login(WRONG_PASSWORD, name, {}, port, usual), "password": WRONG})
     planned.append({**_login(UNKNOWN, NOBODY, {}, port, usual), "password": WRONG})
     everybody = {entry.person for entry in lab.matrix}
-    elsewhere = [name for name in lab.people if name in everybody and name not in direct and name in known]
+    elsewhere = [name for name in lab.people if name in everybody and name not in here and name in known]
     planned += [_login(ELSEWHERE, name, known, port, usual) for name in elsewhere[:1]]
-    planned += _demands(lab, [name for name in direct if name in known and name != ADMIN], known, port)
+    planned += _demands(lab, [name for name in here if name in known], known, port, usual)
     return planned
 
 
-def _demands(lab: Lab, people: Sequence[str], known: Mapping[str, str], port: int) -> list[dict[str, Any]]:
-    """Return the try that a demand for TLS, or for a certificate, has to refuse; one of all people."""
-    demand = {name: lab.people[name].tls for name in people}
+def _demands(lab: Lab, people: Sequence[str], known: Mapping[str, str], port: int, usual: str) -> list[dict[str, Any]]:
+    """Return the try that a demand for TLS, a certificate or the forwarder has to refuse; one of all people."""
+    first: dict[str, str] = {}
     for name in people:
-        if demand[name] == REQUIRED:
-            return [_login(UNENCRYPTED, name, known, port, CLEAR)]
-    for name in people:
-        if demand[name] == CERTIFICATE:
-            return [{**_login(NO_CERTIFICATE, name, known, port, VERIFIED), "certified": False}]
+        first.setdefault(lab.people[name].tls, name)
+    if name := first.get(REQUIRED):
+        return [_login(UNENCRYPTED, name, known, port, CLEAR)]
+    if name := first.get(CERTIFICATE):
+        return [{**_login(NO_CERTIFICATE, name, known, port, VERIFIED), "certified": False}]
+    if name := first.get(FORWARDER):
+        return [_login(PAST_FORWARDER, name, known, port, usual)]
     return []
 
 
 def _login(about: str, name: str, known: Mapping[str, str], port: int, way: str) -> dict[str, Any]:
     return {"about": about, "user": name, "password": known.get(name), "port": port, "way": way}
+
+
+def door_tries(doors: Iterable[Mapping[str, Any]], address: str) -> list[dict[str, Any]]:
+    """Return what to try at ports that are for some networks only and speak TLS from their first byte."""
+    planned, client = [], ipaddress.ip_address(address)
+    for door in doors:
+        if any(client in ipaddress.ip_network(source) for source in door["sources"]):
+            planned.append({"about": OPEN, "port": int(door["port"]), "way": VERIFIED})
+        else:
+            planned.append({"about": CLOSED, "port": int(door["port"]), "why": door["why"]})
+    return planned
 
 
 def zeo_tries(lab: Lab, address: str, port: int, certified: bool, verified: bool) -> list[dict[str, Any]]:
@@ -275,6 +302,11 @@ def zeo_tries(lab: Lab, address: str, port: int, certified: bool, verified: bool
 # What came of it
 
 
+def unwanted(tried: Iterable[Mapping[str, Any]], answers: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many of those whom the list lets in were refused."""
+    return sum(one["about"] == IN and answer.get("number") in REFUSED for one, answer in zip(tried, answers))
+
+
 def verdict(
     lab: Lab,
     address: str,
@@ -282,15 +314,17 @@ def verdict(
     answers: Sequence[Mapping[str, Any]],
     now: float,
     fail_days: int,
+    fingerprint: str = "",
 ) -> list[Row]:
     """Return the rows of what a vantage point tried from one address.
 
-    An answer has `in` with `databases`, `tls` and `not_after`, or is a refusal: a database server's with a
-    `number`, a ZEO server's with `reached`, the network's with neither. `text` says it in words, `seen` as which
-    address the server sees the vantage point.
+    An answer has `in` with `databases`, `tls`, `not_after` and `fingerprint`, or is a refusal: a database server's
+    with a `number`, a ZEO server's with `reached`, the network's with neither. `text` says it in words, `seen` as
+    which address the server sees the vantage point. `fingerprint` is of the certificate that is to be shown.
     """
     pairs = list(zip(tried, answers))
-    rows = [_reach(pairs), _let_in(lab, address, pairs), _refused(pairs), _encryption(pairs, now, fail_days)]
+    rows = [_reach(pairs), _let_in(lab, address, pairs), _refused(pairs)]
+    rows += _encryption(pairs, now, fail_days, fingerprint)
     seen = {answer["seen"] for answer in answers if answer.get("seen")} - {address}
     if seen:
         text = f"the server sees {', '.join(sorted(seen))}: something on the way translates addresses, write that one"
@@ -303,10 +337,11 @@ def _reach(pairs: Sequence[tuple[Mapping, Mapping]]) -> Row | None:
     good, bad = [], []
     for one, answer in pairs:
         if one["about"] == CLOSED:
+            why = one.get("why", "nobody of the list works there")
             if answer.get("in"):
-                bad.append(f"port {one['port']} is open, though nobody of the list works there")
+                bad.append(f"port {one['port']} is open, though {why}")
             else:
-                good.append(f"port {one['port']} refuses: nobody of the list works there")
+                good.append(f"port {one['port']} refuses: {why}")
         elif one["about"] == OPEN:
             if answer.get("in"):
                 good.append(f"port {one['port']} answers: {answer['text']}")
@@ -354,6 +389,7 @@ _WORDS = {
     ELSEWHERE: ("{user}, who does not work there", "{user}, who does not work there"),
     UNENCRYPTED: ("who does not encrypt", "{user} without TLS"),
     NO_CERTIFICATE: ("who has no certificate", "{user} without a certificate"),
+    PAST_FORWARDER: ("{user} past the forwarder", "{user}, who is to come through the forwarder, without it"),
 }
 
 
@@ -374,16 +410,24 @@ def _refused(pairs: Sequence[tuple[Mapping, Mapping]]) -> Row | None:
     return held("refusals", bad, "refused: " + ", ".join(good)) if good or bad else None
 
 
-def _encryption(pairs: Sequence[tuple[Mapping, Mapping]], now: float, fail_days: int) -> Row | None:
-    """Return the row of the certificate that the server really shows."""
+def _encryption(pairs: Sequence[tuple[Mapping, Mapping]], now: float, fail_days: int, fingerprint: str) -> list[Row]:
+    """Return the rows of the certificates that the server really shows, one for each port."""
+    shown: dict[int, Mapping] = {}
     for one, answer in pairs:
-        if not answer.get("in") or one.get("way") not in (VERIFIED, THROUGH):
-            continue
+        if answer.get("in") and one.get("way") in (VERIFIED, THROUGH):
+            shown.setdefault(one["port"], answer)
+    rows = []
+    for port, answer in shown.items():
         days = days_left(answer["not_after"], now)
-        ok = days >= fail_days and answer["tls"] in ("TLSv1.2", "TLSv1.3")
-        shown = f"{answer['tls']}, a verified certificate for this name or address with {days} days left"
-        return row("TLS", shown if ok else f"{shown}: run site.yml, which renews all but given ones", ok)
-    return None
+        another = bool(fingerprint) and answer["fingerprint"] != fingerprint
+        found = [
+            f"{answer['tls']}, a verified certificate for this name or address with {days} days left",
+            *["which is another than the one issued or given for it: run site.yml"] * another,
+            *["run site.yml, which renews all but given ones"] * (days < fail_days and not another),
+        ]
+        ok = days >= fail_days and answer["tls"] in ("TLSv1.2", "TLSv1.3") and not another
+        rows.append(row(f"TLS {port}", found, ok))
+    return rows
 
 
 def days_left(not_after: str, now: float) -> int:

@@ -1,6 +1,6 @@
 """Asks a MySQL or MariaDB server for TLS as a client does, and tells what it got (Python 3, no other module).
 
-usage: tls_probe.py SERVER PORT [--version TLSv1_1] [--ca FILE] [--name NAME] [--at-once true]
+usage: tls_probe.py SERVER PORT [--version TLSv1_1] [--ca FILE] [--name NAME] [--certificate FILE] [--at-once true]
        with --at-once TLS begins with the connection, as a forwarder's does
        tls_probe.py self --version TLSv1_1       the same with a server of its own: can this machine do it at all?
 
@@ -55,6 +55,8 @@ def context_of(options: argparse.Namespace, role: int) -> ssl.SSLContext:
             context.load_verify_locations(options.ca)
             # As Python 3.13 does by default.
             context.verify_flags |= ssl.VERIFY_X509_STRICT
+        if options.certificate:
+            context.load_cert_chain(options.certificate)
     if options.version:
         # Debian's own configuration permits nothing old.
         context.set_ciphers("ALL:@SECLEVEL=0")
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument("--version")
     parser.add_argument("--ca")
     parser.add_argument("--name")
+    parser.add_argument("--certificate")
     parser.add_argument("--at-once", type=bool)
     options = parser.parse_args()
     try:

@@ -325,9 +325,18 @@ def test_nothing_else_listens_and_apache_is_not_there(server, modern, lab):
     assert "nginx.service" not in running and "-fpm.service" not in running
 
 
-def test_the_check_of_a_live_lab_knows_its_port(wanted):
-    row = verify(wanted).row("listening")
-    assert row["ok"], row
+def test_the_check_of_a_live_lab_knows_its_port(wanted, lab):
+    found = verify(wanted)
+    for address in ("address", "address6"):
+        inside, outside = (f"{name}, {lab.hosts[name][address]}" for name in ("modern", "stranger"))
+        for row in (
+            found.row("listening"),
+            found.row(f"TLS {PORT}", inside),
+            found.row("reach", inside),
+            found.row("reach", outside),
+        ):
+            assert row["ok"], row
+        assert f"port {PORT} refuses: no administrator is there" in found.row("reach", outside)["found"]
 
 
 def test_php_and_nginx_are_confined_and_have_users_of_their_own(server):
@@ -364,6 +373,22 @@ def test_no_secret_is_left_anywhere_else(keeper, lab, server):
     secrets = {GIVEN, *secrecy.known(lab, server)}
     assert {server.check_output("cat %s", secrecy.COOKIES), lab.password("keeper")} <= secrets
     assert secrecy.places(onhost.ssh(lab.server), secrets, secrecy.ROOTS) == [secrecy.COOKIES]
+
+
+def test_a_certificate_that_was_placed_and_not_shown_is(site, wanted, server):
+    """A run that ended between the files and nginx is finished by the next."""
+    folder = "/etc/peat-phpmyadmin-tls"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=old -keyout server.key -out server.crt"
+    kept = f"cp -a {folder} /run/tls-before && cd {folder} && {command}"
+    server.check_output(f"{kept} && chgrp phpmyadmin-web server.* && chmod 640 server.*")
+    server.check_output(f"systemctl restart {UNITS[0]}")
+    shown = f"openssl s_client -connect 127.0.0.1:{PORT} </dev/null 2>/dev/null | openssl x509 -noout -subject"
+    assert "old" in server.check_output(shown)
+    server.check_output(f"cp -a /run/tls-before/server.* {folder}/ && rm -r /run/tls-before")
+    run = site(wanted)
+    assert run.ok, run.failure
+    assert run.changed == [("server", "phpmyadmin : Service | PHP, then nginx")]
+    assert "server" in server.check_output(shown)
 
 
 # What is refused before anything changes, and off again

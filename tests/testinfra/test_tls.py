@@ -1,8 +1,8 @@
 """Encrypted connections: what a server shows, of whom it demands what, and what crosses the network.
 
 farrell may use TLS, nielsen must, guest and visitor must show their own certificates, and thomsen, who uses
-PEAT 2.3, comes through the forwarder. Each driver of RelStorage 4 uses what `encryption.driver_arguments` says,
-the forwarder is the stunnel of `encryption.forwarder`.
+PEAT 2.3, comes through the forwarder. Each driver of RelStorage 4 uses what people's sheets say, the forwarder is
+the stunnel of thomsen's.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from conftest import CLIENTS, put, wait_until
 from peat import encryption, pki
 from verified import verify
 
-TLS = {"nielsen": "required", "guest": "certificate", "visitor": "certificate", "thomsen": "forwarder"}
+#: Nobody else has a rule of their own: for nielsen `peat_tls` holds.
+TLS = {"farrell": "offered", "guest": "certificate", "visitor": "certificate", "thomsen": "forwarder"}
 FORWARDER_PORT = 8081
 FILES = "/usr/local/lib/peat-tests/tls"
-DRIVERS = ("PyMySQL", "MySQLdb")
+DRIVERS = encryption.DRIVERS
 
 
 @pytest.fixture(scope="module")
 def wanted(lab) -> dict:
-    lists = lab.lists()
+    lists = {**lab.lists(), "peat_tls": "required"}
     lists["peat_people"].append({"name": "thomsen", "from": ["campus"]})
     for person in lists["peat_people"]:
         if person["name"] in TLS:
@@ -53,7 +54,8 @@ def converged(site, wanted, server):
     assert run.ok, run.failure
     # On a host without stunnel, check mode does not say that it would come and be started.
     unforeseen = [("server", "forwarder : Install | stunnel"), ("server", "forwarder : Service | forwarder")]
-    assert predicted.changed == [task for task in run.changed if task not in unforeseen]
+    expected, happened = ([task for task in each.changed if task not in unforeseen] for each in (predicted, run))
+    assert expected == happened
     again = site(wanted)
     assert again.ok, again.failure
     assert again.changed == []
@@ -75,16 +77,19 @@ def stranger_authority(tmp_path_factory) -> bytes:
 
 @pytest.fixture(scope="module")
 def arguments(modern, sheets, stranger_authority):
-    """arguments(driver, person=None, authority="ca") -> the driver's arguments, with files on the host modern."""
+    """arguments(driver, person="nielsen", authority="ca") -> what the person's sheet says, with files on modern."""
     put(modern, (sheets / "ca.crt").read_bytes(), f"{FILES}/ca.crt")
     put(modern, stranger_authority, f"{FILES}/stranger.crt")
     for person, ending in itertools.product(("guest", "visitor"), ("crt", "key")):
         name = f"{person}.client.{ending}"
         put(modern, (sheets / name).read_bytes(), f"{FILES}/{name}")
 
-    def of(driver: str, person: str | None = None, authority: str = "ca") -> dict:
-        own = [f"{FILES}/{person}.client.{ending}" for ending in ("crt", "key")] if person else []
-        return encryption.driver_arguments(driver, f"{FILES}/{authority}.crt", *own)
+    def of(driver: str, person: str = "nielsen", authority: str = "ca") -> dict:
+        lines = re.findall(r"(?m)^    (ssl=.*)$", (sheets / f"{person}.txt").read_text())
+        found = eval(f"dict({lines[DRIVERS.index(driver)]})")
+        files = {**found["ssl"], "ca": f"{authority}.crt"}
+        assert found["ssl"]["ca"] == "ca.crt"
+        return {**found, "ssl": {name: f"{FILES}/{file}" for name, file in files.items()}}
 
     return of
 
@@ -209,13 +214,13 @@ def test_openssl_agrees(modern, lab, arguments):
 
 
 def test_only_the_service_can_read_its_key(server):
-    for folder, group in (("/etc/mysql/tls", "mysql"), ("/etc/peat-forwarder-tls", "stunnel4")):
+    for folder, group in (("/etc/mysql/tls", "mysql"), ("/etc/peat-forwarder-tls", "peat-forwarder")):
         assert server.check_output(f"stat -c '%U %G %a' {folder}") == f"root {group} 750"
         assert server.check_output(f"stat -c '%U %G %a' {folder}/server.key") == f"root {group} 640"
     # Which the package brings later, for everybody.
     assert server.check_output("stat -c %a /etc/mysql") == "755"
     assert server.run("runuser -u nobody -- cat /etc/mysql/tls/server.key").rc != 0
-    assert server.run("runuser -u stunnel4 -- cat /etc/mysql/tls/server.key").rc != 0
+    assert server.run("runuser -u peat-forwarder -- cat /etc/mysql/tls/server.key").rc != 0
 
 
 # What it demands of whom
@@ -245,6 +250,15 @@ def test_a_person_needs_their_own_certificate(open_project, arguments, driver):
     assert open_project("guest", driver, **arguments(driver, "guest"))["ok"]
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_the_sheets_option_file_does_as_well(open_project, arguments, modern, sheets, driver):
+    options = re.search(r"(?m)^    \[client\]\n(    ssl-.*\n)+", (sheets / "guest.txt").read_text())[0]
+    text = re.sub(r"(?m)^ +", "", options).replace("=", f"={FILES}/")
+    put(modern, text.encode(), f"{FILES}/options")
+    assert text.count(FILES) == 3
+    assert open_project("guest", driver, read_default_file=f"{FILES}/options")["ok"]
+
+
 def test_a_lost_certificate_is_worth_nothing_once_replaced(site, wanted, open_project, arguments, sheets, modern):
     lost = {path: path.read_bytes() for path in sheets.glob("visitor.client.*")}
     assert len(lost) == 2
@@ -270,6 +284,9 @@ def test_the_check_of_a_live_lab_gets_in_as_each_of_them_has_to(wanted, lab):
         # thomsen through the forwarder, guest and visitor with certificates, nielsen encrypted.
         assert "5 people get in" in found.row("logins", where)["found"]
         assert "who does not encrypt (1045)" in found.row("refusals", where)["found"]
+        assert "thomsen" not in found.row("refusals", where)["found"]
+        for port in (lab.server["port"], FORWARDER_PORT):
+            assert "396 days left" in found.row(f"TLS {port}", where)["found"]
 
 
 # The forwarder
@@ -327,7 +344,6 @@ def crossing(server):
 
 
 def test_nothing_crosses_in_clear_where_tls_is_required(run_client, crossing, arguments, forwarders, lab, unused):
-    port = forwarders()
     numbers = itertools.count()
 
     def save(host, program, person, project, **options):
@@ -345,18 +361,17 @@ def test_nothing_crosses_in_clear_where_tls_is_required(run_client, crossing, ar
         modernhp = ("modern", "relstorage4", "nielsen", "modernhp")
         assert not save(*modernhp, driver=driver, server=lab.server[address], connect=arguments(driver))
     assert save("modern", "relstorage4", "farrell", "modernhp", driver="MySQLdb")
-    assert not save("peat2", "peat2", "thomsen", "hewlsample", server="127.0.0.1", port=port)
+    for address in ("address", "address6"):
+        port = forwarders(lab.server[address])
+        assert not save("peat2", "peat2", "thomsen", "hewlsample", server="127.0.0.1", port=port)
 
 
 # Another certificate while people work
 
 
-def test_another_name_reaches_new_connections_and_ends_no_session(
-    site, wanted, probe, run_client, arguments, server, lab, forwarders
-):
-    unit = "mariadb" if lab.server["flavour"] == "mariadb" else "mysql"
-    pids = f"systemctl show --property=MainPID {unit} peat-forwarder"
-    before, running = probe(ca=f"{FILES}/ca.crt"), server.check_output(pids)
+@pytest.fixture
+def at_work(run_client, arguments, forwarders):
+    """Two people save all the time, one of them through the forwarder. at_work(): their sessions have gone on."""
     local = {"server": "127.0.0.1", "port": forwarders()}
     # Longer than two runs of site.yml take on a busy machine.
     work = {"prefix": "rotate", "seconds": 1800}
@@ -366,6 +381,27 @@ def test_another_name_reaches_new_connections_and_ends_no_session(
     ]
     for loop in loops:
         loop.wait_for(2)
+
+    def go_on() -> None:
+        for loop, count in [(loop, len(loop.saved())) for loop in loops]:
+            loop.wait_for(count + 3)
+
+    yield go_on
+    for loop in loops:
+        loop.stop()
+
+
+@pytest.fixture
+def processes(server, lab):
+    """processes() -> the ids of the server's and the forwarder's process."""
+    unit = "mariadb" if lab.server["flavour"] == "mariadb" else "mysql"
+    return lambda: server.check_output(f"systemctl show --property=MainPID {unit} peat-forwarder")
+
+
+def test_another_name_reaches_new_connections_and_ends_no_session(
+    site, wanted, probe, server, lab, at_work, processes, peat2, forwarders, run_client
+):
+    before, running = probe(ca=f"{FILES}/ca.crt"), processes()
     changed = {**wanted, "tls_names": ["peat.example.org"]}
     predicted = site(changed, check=True)
     assert probe()["fingerprint"] == before["fingerprint"]
@@ -373,18 +409,20 @@ def test_another_name_reaches_new_connections_and_ends_no_session(
     assert run.ok, run.failure
     assert predicted.changed == run.changed != []
     assert predicted.diffs == run.diffs
-    saved = [len(loop.saved()) for loop in loops]
-    for loop, count in zip(loops, saved):
-        loop.wait_for(count + 3)
-        loop.stop()
+    at_work()
     after = probe(ca=f"{FILES}/ca.crt")
     assert after["fingerprint"] != before["fingerprint"]
     assert "peat.example.org" in after["names"] and "peat.example.org" not in before["names"]
     assert probe(ca=f"{FILES}/ca.crt", name="peat.example.org")["ok"]
-    assert server.check_output(pids) == running
+    assert processes() == running
     forwarded = f"openssl s_client -connect {lab.server['address']}:{FORWARDER_PORT} </dev/null 2>/dev/null"
     assert "peat.example.org" in server.check_output(f"{forwarded} | openssl x509 -noout -ext subjectAltName")
     assert site(changed).changed == []
+    # By name: the server's own, and another that leads to it.
+    for name, opens in (("peat.example.org", True), ("other.example.org", False)):
+        peat2.check_output(f"echo {lab.server['address']} {name} >>/etc/hosts")
+        through = {"server": "127.0.0.1", "port": forwarders(name)}
+        assert run_client("peat2", "peat2", "open", "thomsen", "hewlsample", **through)["ok"] is opens
 
 
 def test_a_certificate_is_renewed_before_it_expires(site, wanted, probe, sheets):
@@ -397,23 +435,30 @@ def test_a_certificate_is_renewed_before_it_expires(site, wanted, probe, sheets)
 
 
 def test_a_reload_that_was_missed_is_made_up_for(site, wanted, server, probe, lab):
-    """A run that ended between the files and the server is finished by the next."""
+    """A run that ended between the files and the server, or the forwarder, is finished by the next."""
+    forwarder = {"port": FORWARDER_PORT, "at-once": "true"}
     before = probe()
     client, flush = {
         "mariadb": ("mariadb", "FLUSH SSL"),
         "mysql": ("mysql", "ALTER INSTANCE RELOAD TLS"),
     }[lab.server["flavour"]]
-    server.check_output("cp -a /etc/mysql/tls /run/tls-before")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=old -keyout server.key -out server.crt"
-    server.check_output(f"cd /etc/mysql/tls && {command} && chgrp mysql server.* && chmod 640 server.*")
-    server.check_output(f"{client} --execute='{flush}'")
-    assert probe()["fingerprint"] != before["fingerprint"]
-    server.check_output("cp -a /run/tls-before/server.* /etc/mysql/tls/ && rm -r /run/tls-before")
+    for folder, group, where, reload in (
+        ("/etc/mysql/tls", "mysql", {}, f"{client} --execute='{flush}'"),
+        ("/etc/peat-forwarder-tls", "peat-forwarder", forwarder, "systemctl reload peat-forwarder"),
+    ):
+        server.check_output(f"cp -a {folder} /run/tls-before")
+        command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=old -keyout server.key -out server.crt"
+        server.check_output(f"cd {folder} && {command} && chgrp {group} server.* && chmod 640 server.*")
+        server.check_output(reload)
+        wait_until(lambda at=where: probe(**at)["fingerprint"] != before["fingerprint"], "another certificate")
+        server.check_output(f"cp -a /run/tls-before/server.* {folder}/ && rm -r /run/tls-before")
     predicted = site(wanted, check=True)
     run = site(wanted)
     assert run.ok, run.failure
-    assert predicted.changed == run.changed == [("server", "mysql : Configure | options, unit and running server")]
+    tasks = ("mysql : Configure | options, unit and running server", "forwarder : Service | forwarder")
+    assert predicted.changed == run.changed == [("server", task) for task in tasks]
     assert probe()["fingerprint"] == before["fingerprint"]
+    wait_until(lambda: probe(**forwarder)["fingerprint"] == before["fingerprint"], "the forwarder's certificate")
 
 
 # Certificates of others, and none
@@ -424,7 +469,7 @@ def test_a_certificate_that_was_issued_elsewhere(site, wanted, probe, lab, sheet
     now = datetime.datetime.now(datetime.timezone.utc)
     authority = pki.new_authority("Elsewhere", pki.new_key(), now, 90)
     names = (lab.server["address"], lab.server["address6"], "peat.example.org")
-    issued = pki.issue(pki.Request(pki.SERVER, "elsewhere", names), authority, now, 60)
+    issued = pki.issue(pki.Request(pki.SERVER, "elsewhere", names), authority, now, 13)
     files = {
         "tls_certificate": pki.certificate_text(issued.certificate),
         "tls_key": pki.key_text(issued.key),
@@ -432,8 +477,14 @@ def test_a_certificate_that_was_issued_elsewhere(site, wanted, probe, lab, sheet
     }
     for name, text in files.items():
         (tmp_path / name).write_bytes(text)
-    run = site({**wanted, **{name: str(tmp_path / name) for name in files}})
+    given = {**wanted, **{name: str(tmp_path / name) for name in files}}
+    # With an authority by which nobody could verify it, nothing is changed.
+    refused = site({**given, "tls_authority": str(sheets.parents[1] / "tls/ca.crt")})
+    assert not refused.ok and "is not from an authority in tls_authority" in refused.failure
+    assert [task for task in refused.changed if task[1].startswith(("tls :", "mysql :"))] == []
+    run = site(given)
     assert run.ok, run.failure
+    assert "it was given and is not renewed here" in run.text
     for address in ("address", "address6"):
         assert probe(lab.server[address])["fingerprint"] == pki.fingerprint(issued.certificate)
     assert files["tls_authority"] in (sheets / "ca.crt").read_bytes()
@@ -482,5 +533,6 @@ def test_who_leaves_takes_the_forwarder_along(site, wanted, lab, server, strange
     assert run.ok, run.failure
     assert f":{FORWARDER_PORT} " not in server.check_output("ss -Hltn")
     assert not server.file("/etc/peat-forwarder-tls").exists
+    assert server.run("getent passwd peat-forwarder || getent group peat-forwarder").rc != 0
     assert not list(pathlib.Path(lab.server["sheets"]).glob("guest.client.*"))
     assert site(without).changed == []

@@ -55,7 +55,7 @@ def test_each_vantage_point_is_told_of_in_both_protocols(healthy, lab):
     for address in ("address", "address6"):
         inside, outside = lab.hosts["modern"][address], lab.hosts["stranger"][address]
         assert "4 people get in" in healthy.row("logins", f"modern, {inside}")["found"]
-        assert "TLSv1.3" in healthy.row("TLS", f"modern, {inside}")["found"]
+        assert "TLSv1.3" in healthy.row(f"TLS {lab.server['port']}", f"modern, {inside}")["found"]
         assert f"port {lab.server['port']} refuses" in healthy.row("reach", f"stranger, {outside}")["found"]
     assert len([row for row in healthy.rows if " from the controller, " in row["check"]]) == 2
 
@@ -95,7 +95,7 @@ def broken(healthy, site, server, sql, lab) -> Found:
         (folder / "server" / name).write_bytes(content)
         put(server, content, f"/etc/mysql/tls/{name}")
     sql("FLUSH SSL" if mariadb else "ALTER INSTANCE RELOAD TLS")
-    server.check_output("nft delete table inet peat")
+    server.check_output("nft delete table inet peat && systemctl stop fail2ban")
     # The list says of somebody what the accounts do not.
     lists = lab.lists()
     next(person for person in lists["peat_people"] if person["name"] == "visitor")["tls"] = "required"
@@ -136,6 +136,10 @@ def test_what_else_listens_is_named_with_its_process(broken):
     assert broken.failed("listening", f"python3 listens on port {PORT} of 0.0.0.0")
 
 
+def test_a_fail2ban_that_does_not_run_is_named(broken):
+    assert broken.failed("failed logins", "fail2ban does not watch peat-mysql")
+
+
 def test_a_missing_commit_lock_is_named(broken):
     assert broken.failed("commit lock", "modernhp has 0 rows in commit_row_lock")
 
@@ -154,7 +158,7 @@ def test_a_missing_firewall_is_named_and_seen_from_outside(broken, lab, address)
 @pytest.mark.parametrize("address", ["address", "address6"])
 def test_a_certificate_that_ends_soon_is_named_and_seen_where_clients_are(broken, lab, address):
     assert broken.failed("certificates", "the certificate of server", "expires on")
-    assert broken.failed("TLS", "8 days left", where=f"modern, {lab.hosts['modern'][address]}")
+    assert broken.failed(f"TLS {lab.server['port']}", "8 days left", where=f"modern, {lab.hosts['modern'][address]}")
 
 
 def test_no_password_is_shown(healthy, broken, lab):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import json
 
 import pytest
-from conftest import at_once, put, zeo_releases
+from conftest import CLIENTS, at_once, put, run_ansible, zeo_releases
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +17,7 @@ from test_zeo_current import (  # noqa: F401, with `security` of this module
     test_blobs_undo_and_pack,
     test_ipv6,
 )
+from verified import verify
 
 FOLDER = "/etc/ssl/peat-tests"
 ZEO_HOSTS = zeo_releases
@@ -109,3 +111,32 @@ def test_the_server_packs_and_its_key_is_kept(hosts, zeo_name, security):
     hosts[zeo_name].check_output("zeoctl pack")
     for file in ("/etc/zeo/maintenance.pem", f"{FOLDER}/key.pem"):
         assert hosts[zeo_name].file(file).mode & 0o007 == 0
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("1", False), ("1_1", False), ("1_2", True), ("1_3", True)])
+def test_only_tls_1_2_and_newer(hosts, lab, zeo_name, security, version, accepted):
+    path = "/usr/local/lib/peat-tests/tls_probe.py"
+    put(hosts["modern"], (CLIENTS / "tls_probe.py").read_bytes(), path)
+
+    def probe(*words: str) -> dict:
+        return json.loads(hosts["modern"].check_output(" ".join(["python3", path, *words])))
+
+    options = [f"--version=TLSv{version}"]
+    # This client can do it: what is refused is refused by the server.
+    assert probe("self", *options)["ok"]
+    options += ["--at-once=true", *(f"--{name}={file}" for name, file in security.items())]
+    for address in ("address", "address6"):
+        server = lab.hosts[zeo_name]
+        assert probe(server[address], str(server["port"]), *options)["ok"] is accepted
+
+
+def test_that_a_given_certificate_ends_soon_is_in_the_check_and_in_the_report(security, lab, tmp_path):
+    """It was made to be good for a day."""
+    given = {f"zeo_tls_{file}": f"{FOLDER}/{file}.pem" for file in ("ca", "certificate", "key")}
+    found, page = verify(given, limit()), tmp_path / "report.html"
+    options = [f"--extra-vars={json.dumps({**given, 'peat_report_file': str(page)})}", limit()]
+    code, _report, output = run_ansible("ansible-playbook", *options, "playbooks/report.yml")
+    assert code == 0, output
+    for name in zeo_releases():
+        assert found.failed("certificates", f"the certificate of {name}.zeo ({FOLDER}/certificate.pem)", server=name)
+        assert f'<th scope="row">{name}.zeo</th>' in page.read_text()

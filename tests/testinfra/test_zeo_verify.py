@@ -79,7 +79,7 @@ def test_a_client_inside_reaches_it_and_nobody_outside(request, state, lab, zeo_
 def test_nobody_gets_in_without_a_certificate(healthy, lab, zeo_name, address):
     where = f"modern, {lab.hosts['modern'][address]}"
     assert healthy.row("refusals", where, zeo_name)["found"] == "refused: who has no certificate, who does not encrypt"
-    assert "days left" in healthy.row("TLS", where, zeo_name)["found"]
+    assert "days left" in healthy.row(f"TLS {lab.hosts[zeo_name]['port']}", where, zeo_name)["found"]
 
 
 def test_a_new_backup_is_no_finding(healthy, zeo_name):

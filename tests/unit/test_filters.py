@@ -1,5 +1,6 @@
 """What the playbooks ask of the lab's description."""
 
+import datetime
 import importlib.util
 import os
 import pathlib
@@ -9,6 +10,7 @@ import sys
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+from peat import pki
 
 ROOT = pathlib.Path(__file__).parents[2]
 LISTS = {
@@ -240,6 +242,16 @@ def test_play_reads_a_hundred_small_files_beside_the_lists(tmp_path, filters):
     code, output = validate(tmp_path, GOOD)
     assert code == 2
     assert "- peat_hosted_p_2d_42 (member42): '198.51.100.0/33' is not an address" in output
+
+
+def test_of_a_certificate_that_lies_on_a_server_is_known_when_it_ends(filters):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    pair = pki.new_authority("Elsewhere", pki.new_key(), now, 10)
+    found = filters["tls_expiry"](pki.certificate_text(pair.certificate).decode(), "db.zeo", "/etc/ssl/zeo.crt")
+    assert [(entry["name"], entry["days_left"]) for entry in found["expiry"]] == [("db.zeo", 9)]
+    assert "the certificate of db.zeo (/etc/ssl/zeo.crt) expires on" in found["expiring"][0]
+    with pytest.raises(AnsibleFilterError, match="holds no certificate in PEM form"):
+        filters["tls_expiry"]("", "db.zeo", "/etc/ssl/zeo.crt")
 
 
 # What playbooks/verify.yml found

@@ -114,17 +114,42 @@ def test_names_that_are_none(text):
 
 
 def test_a_given_certificate_is_checked(authority):
+    def problems(pair, request=SERVER, now=NOW, between=(), authorities=(authority.certificate,)):
+        return pki.check_given(pair, request, now, between, authorities)
+
     good = pki.issue(SERVER, authority, NOW, 397)
-    assert pki.check_given(good, SERVER, NOW) == []
+    assert problems(good) == []
     wildcard = pki.Request(pki.SERVER, "server", ("peat.example.org",))
     builder = pki._builder(
         good.certificate.subject, good.certificate.subject, good.key.public_key(), NOW, later(1)
     ).add_extension(x509.SubjectAlternativeName([x509.DNSName("*.example.org")]), critical=False)
     own = pki.Pair(builder.sign(good.key, pki.hashes.SHA256()), good.key)
-    assert pki.check_given(own, wildcard, NOW) == []
-    assert "not for 192.0.2.1, 2001:db8::1:" in pki.check_given(own, SERVER, NOW)[0]
-    assert pki.check_given(good, SERVER, later(398)) == ["tls_certificate expired on 2027-12-25"]
-    assert "not for the key" in pki.check_given(pki.Pair(good.certificate, pki.new_key()), SERVER, NOW)[0]
+    assert problems(own, wildcard, authorities=[own.certificate]) == []
+    assert "not for 192.0.2.1, 2001:db8::1:" in problems(own)[0]
+    assert problems(good, now=later(398)) == ["tls_certificate expired on 2027-12-25"]
+    assert "not for the key" in problems(pki.Pair(good.certificate, pki.new_key()))[0]
+
+
+def test_a_given_certificate_is_one_that_clients_believe(authority):
+    stranger = pki.new_authority("PEAT Server CA", pki.new_key(), NOW, 3970)
+    below = pki.new_authority("Below", pki.new_key(), NOW, 100)
+    cross = pki._builder(
+        below.certificate.subject, authority.certificate.subject, below.key.public_key(), NOW, later(50)
+    ).sign(authority.key, pki.hashes.SHA256())
+    good = pki.issue(SERVER, below, NOW, 99)
+
+    def refused(*, between=(), authorities=(), now=NOW):
+        found = pki.check_given(good, SERVER, now, between, [pair.certificate for pair in authorities])
+        return ["is not from an authority in tls_authority" in text for text in found] == [True]
+
+    assert not refused(authorities=[stranger, below])
+    assert not refused(authorities=[authority], between=[stranger.certificate, cross])
+    assert refused(authorities=[stranger])
+    # Without what is between, and once that has expired.
+    assert refused(authorities=[authority])
+    assert refused(authorities=[authority], between=[cross], now=later(60))
+    # Two that are of each other lead nowhere, and to an end.
+    assert refused(authorities=[stranger], between=[below.certificate, cross])
 
 
 def test_what_expires_within_two_weeks_is_named():
@@ -235,23 +260,20 @@ def test_another_service_leaves_peoples_certificates_alone(call, tmp_path):
     assert "need a clients_directory" in call(clients_directory=None)["msg"]
 
 
-def test_a_check_fails_two_weeks_before_the_end_and_changes_nothing(call, tmp_path):
-    assert "(" + str(tmp_path / "tls/ca.crt") + ") is missing" in call(state="checked")["msg"]
-    assert contents(tmp_path) == {}
+def test_two_weeks_before_the_end_it_is_said(call):
     call(days=15)
-    assert [entry["days_left"] for entry in call(state="checked")["expiry"]] == [149, 14, 14]
-    assert call(state="checked", addresses=["192.0.2.99"])["changed"] is False
+    assert call(state="read")["expiring"] == []
     call(days=14, renew_days=16)
-    before = contents(tmp_path)
-    message = call(state="checked")["msg"]
-    assert "the certificate of server" in message and "the certificate of pipeline" in message
-    assert "the authority" not in message
-    assert contents(tmp_path) == before
+    found = call(state="read")["expiring"]
+    assert len(found) == 2 and "the certificate of server" in found[0] and "the certificate of pipeline" in found[1]
 
 
 def test_reading_fails_over_nothing_and_changes_nothing(call, tmp_path):
-    assert (call(state="read")["expiry"], contents(tmp_path)) == ([], {})
-    call(days=10, renew_days=1)
+    found = call(state="read")
+    assert (found["expiry"], found["fingerprint"], contents(tmp_path)) == ([], "new", {})
+    assert "(" + str(tmp_path / "tls/ca.crt") + ") is missing" in found["missing"][0]
+    issued = call(days=10, renew_days=1)
+    assert call(state="read")["fingerprint"] == issued["fingerprint"]
     before = contents(tmp_path)
     found = call(state="read", clients=["pipeline", "newcomer"], addresses=["192.0.2.99"])
     assert {entry["name"]: entry["days_left"] for entry in found["expiry"]}["pipeline"] == 9
@@ -299,4 +321,5 @@ def test_a_given_certificate_is_used_and_people_get_ours(call, tmp_path, authori
     assert (tmp_path / "sheets/ca.crt").read_bytes() == pki.certificate_text(authority.certificate)
     assert (tmp_path / "tls/server/ca.crt").read_bytes().count(b"BEGIN CERTIFICATE") == 2
     assert "not for 192.0.2.99" in call(**given, addresses=["192.0.2.99"])["msg"]
+    assert "tls_authority" in call(**{**given, "authority": str(tmp_path / "tls/ca.crt")})["msg"]
     assert "tls_key: nothing cannot be read" in call(**{**given, "key": None})["msg"]

@@ -191,6 +191,17 @@ def test_who_needs_a_certificate_is_told_where_it_lies():
     assert "client.crt" not in words(rendered()["pipeline.txt"])
 
 
+def test_the_drivers_arguments_are_given_to_copy():
+    people = [{**person, "tls": "certificate"} if person["name"] == "pipeline" else person for person in PEOPLE]
+    sheet = sheets.render_all(load(NETWORKS, people, PROJECTS), SERVER, PASSWORDS)["pipeline.txt"]
+    files = ("ca.crt", "pipeline.client.crt", "pipeline.client.key")
+    lines = re.findall(r"(?m)^    (ssl=.*)$", sheet)
+    assert [eval(f"dict({line})") for line in lines] == [
+        encryption.driver_arguments(driver, *files) for driver in encryption.DRIVERS
+    ]
+    assert encryption.option_file(*files).rstrip() in "\n".join(codes(sheet))
+
+
 def test_advice_on_encryption_is_for_the_clients_and_the_rule_of_the_person():
     advice = {name: words(text).partition("Encryption")[2] for name, text in rendered().items()}
     peat, modern, rule = "PEAT 2.3 cannot ask for TLS", "ssl_mode='VERIFY_IDENTITY'", "over TLS only"

@@ -15,6 +15,7 @@ from peat.verification import (
     NO_CERTIFICATE,
     NOBODY,
     OPEN,
+    PAST_FORWARDER,
     THROUGH,
     UNENCRYPTED,
     UNKNOWN,
@@ -101,6 +102,53 @@ def test_who_comes_through_the_forwarder_is_tried_there_and_not_at_the_servers_p
     assert (CLOSED, None, 8081) in planned(lab, "192.0.2.7", forwarder_port=8081)
 
 
+def test_who_works_there_through_the_forwarder_is_not_called_somebody_who_does_not(lab):
+    people = [*PEOPLE, {"name": "indoors", "from": ["campus"], "tls": "forwarder"}]
+    projects = [*PROJECTS, {"name": "other", "clients": "peat2", "write": ["indoors"]}]
+    both = load(NETWORKS, people, projects)
+    tries = verification.tries(both, {**PASSWORDS, "indoors": "six"}, "192.0.2.7", 8080, 8081, True)
+    refused = [(one["about"], one["user"], one["port"]) for one in tries if one["about"] in (ELSEWHERE, PAST_FORWARDER)]
+    assert refused == [(ELSEWHERE, "visitor", 8080), (PAST_FORWARDER, "indoors", 8080)]
+
+
+def test_at_a_second_address_of_the_server_no_login_is_to_fail(lab):
+    tries = verification.tries(lab, PASSWORDS, "192.0.2.7", 8080, encrypted=True, again=True)
+    assert {one["about"] for one in tries} == {IN}
+    answers = [{"number": 1045}, {"in": True}]
+    assert verification.unwanted(tries, answers) == 1
+
+
+def test_what_is_for_administrators_is_tried_everywhere(lab):
+    door = {"port": 443, "sources": ["192.0.2.0/28", "2001:db8::/64"], "why": "no administrator is there"}
+    assert verification.door_tries([door], "192.0.2.7") == [{"about": OPEN, "port": 443, "way": VERIFIED}]
+    (outside,) = tries = verification.door_tries([door], "192.0.2.99")
+    assert (outside["about"], outside["port"]) == (CLOSED, 443)
+    (row,) = verification.verdict(lab, "192.0.2.99", tries, [{"in": True, "text": "connected"}], NOW, 14)
+    assert not row["ok"] and row["found"] == "port 443 is open, though no administrator is there"
+
+
+def test_every_port_has_a_row_of_what_it_shows():
+    people = [{"name": "farrell", "from": ["campus"]}, {"name": "indoors", "from": ["campus"], "tls": "forwarder"}]
+    projects = [{"name": "hewlsample", "clients": "peat2", "write": ["farrell", "indoors"]}]
+    both = load(NETWORKS, people, projects)
+
+    def rows(at_server, at_forwarder):
+        good = {"in": True, "databases": ["hewlsample"], "not_after": "Dec 27 04:18:00 2027 GMT", "fingerprint": "ours"}
+        good["tls"] = "TLSv1.3"
+        tries = verification.tries(both, {"farrell": "one", "indoors": "two"}, "192.0.2.7", 8080, 8081, True)
+        answers = [
+            {**good, **(at_forwarder if one["port"] == 8081 else at_server)} if one["about"] == IN else {"number": 1045}
+            for one in tries
+        ]
+        found = verification.verdict(both, "192.0.2.7", tries, answers, NOW, 14, "ours")
+        return {row["check"]: row["ok"] for row in found if row["check"].startswith("TLS")}
+
+    assert rows({}, {}) == {"TLS 8080": True, "TLS 8081": True}
+    old = {"tls": "TLSv1.1", "not_after": "Nov 20 04:18:00 2026 GMT"}
+    assert rows(old, {}) == {"TLS 8080": False, "TLS 8081": True}
+    assert rows({}, {"fingerprint": "another"}) == {"TLS 8080": True, "TLS 8081": False}
+
+
 def test_a_vantage_point_gets_no_password_but_of_who_is_tried(lab):
     tries = verification.tries(lab, PASSWORDS, "192.0.2.7", 8080)
     assert {one["password"] for one in tries} == {"one", "two", "three", verification.WRONG}
@@ -140,7 +188,7 @@ def test_a_zeo_server_is_tried_with_and_without_a_certificate(lab):
 def judged(lab, address, answer, **options):
     """The rows, by check, where `answer` says what came of each try."""
     tries = verification.tries(lab, PASSWORDS, address, 8080, **options)
-    rows = verification.verdict(lab, address, tries, [answer(one) for one in tries], NOW, 14)
+    rows = verification.verdict(lab, address, tries, [answer(one) for one in tries], NOW, 14, "ours")
     return {row["check"]: row for row in rows}
 
 
@@ -152,6 +200,7 @@ def as_it_should_be(one):
             "databases": ["information_schema", *databases.get(one["user"], ["modern"])],
             "tls": "TLSv1.3",
             "not_after": "Dec 27 04:18:00 2027 GMT",
+            "fingerprint": "ours",
             "seen": None,
         }
     return {"number": 1045, "text": "Access denied (1045)"} if one["about"] != CLOSED else {"text": "refused"}
@@ -171,10 +220,10 @@ def but(about, user=None, **changes):
 
 def test_all_as_it_should_be(lab):
     rows = judged(lab, "192.0.2.7", as_it_should_be, encrypted=True)
-    assert list(rows) == ["logins", "refusals", "TLS"]
+    assert list(rows) == ["logins", "refusals", "TLS 8080"]
     assert all(row["ok"] for row in rows.values())
     assert rows["logins"]["found"] == "2 people get in, each sees exactly their projects"
-    assert "396 days left" in rows["TLS"]["found"]
+    assert "396 days left" in rows["TLS 8080"]["found"]
     assert judged(lab, "192.0.3.7", as_it_should_be)["reach"]["ok"]
 
 
@@ -188,8 +237,9 @@ def test_all_as_it_should_be(lab):
         (but(UNKNOWN, **{"in": True}), "refusals", "somebody who is not in the list gets in"),
         (but(ELSEWHERE, **{"in": True}), "refusals", "visitor, who does not work there gets in"),
         (but(ELSEWHERE, number=None, text="timed out"), "refusals", "not proven of visitor"),
-        (but(IN, "farrell", not_after="Dec  8 11:00:00 2026 GMT"), "TLS", "12 days left"),
-        (but(IN, "farrell", tls="TLSv1.1"), "TLS", "TLSv1.1"),
+        (but(IN, "farrell", not_after="Dec  8 11:00:00 2026 GMT"), "TLS 8080", "12 days left"),
+        (but(IN, "farrell", tls="TLSv1.1"), "TLS 8080", "TLSv1.1"),
+        (but(IN, "farrell", fingerprint="another"), "TLS 8080", "another than the one issued or given"),
         (but(IN, "farrell", seen="203.0.113.1"), "address", "the server sees 203.0.113.1"),
     ],
 )
@@ -207,7 +257,7 @@ def test_an_open_port_where_nobody_works_fails(lab):
 def test_fourteen_days_are_enough_and_thirteen_are_not(lab):
     for days, ok in ((14, True), (13, False)):
         ends = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(NOW + days * 86400 + 60))
-        assert judged(lab, "192.0.2.7", but(IN, not_after=ends), encrypted=True)["TLS"]["ok"] is ok
+        assert judged(lab, "192.0.2.7", but(IN, not_after=ends), encrypted=True)["TLS 8080"]["ok"] is ok
 
 
 def test_who_could_not_be_tried_is_no_pass(lab):
@@ -218,6 +268,7 @@ def test_who_could_not_be_tried_is_no_pass(lab):
 def test_a_zeo_server_that_lets_in_without_a_certificate_fails(lab):
     tries = verification.zeo_tries(lab, "192.0.2.7", 8090, True, True)
     shown = {"in": True, "text": "ZEO protocol Z5", "tls": "TLSv1.3", "not_after": "Dec 27 04:18:00 2027 GMT"}
+    shown["fingerprint"] = "any"
 
     def failed(*answers):
         return [
@@ -294,6 +345,15 @@ def test_only_what_answers_and_says_so_runs():
 def test_old_protocols_are_named():
     assert verification.protocols("TLSv1.2,TLSv1.3")["ok"]
     assert "TLSv1.1 is offered" in verification.protocols("TLSv1.1,TLSv1.2")["found"]
+
+
+def test_fail2ban_has_to_watch_what_it_is_to():
+    said = "Status\n|- Number of jail:\t2\n`- Jail list:\tpeat-mysql, sshd\n"
+    assert verification.watched(["peat-mysql"], said)["ok"]
+    for text in (said.replace("peat-mysql", "peat-mysql2"), "", "Failed to access socket path"):
+        found = verification.watched(["peat-mysql"], text)
+        assert not found["ok"] and "does not watch peat-mysql:" in found["found"]
+    assert verification.watched([], "") is None
 
 
 # The table
