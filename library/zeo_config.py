@@ -74,6 +74,10 @@ options:
     type: list
     elements: str
     default: []
+  tls_issued:
+    description: Whether files of O(tls) may be missing in check mode, because other tasks make them.
+    type: bool
+    default: false
   tls_changed:
     description: Whether what is in O(tls) is other than before. Tells check mode, which cannot see it.
     type: bool
@@ -155,21 +159,32 @@ addresses:
   returned: success
 """
 
+import glob
+import grp
 import hashlib
 import json
 import os
 import pwd
+import re
 import secrets
 import shutil
+import stat
 import tarfile
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.peat import server_host, zeo
 
 SERVICE = "zeo"
+#: Mode, owner and group of a project's folder.
+PRIVATE = (0o700, "zeo", "zeo")
+#: What the role's other tasks leave to be started by cron, or by timers of systemd.
+CRON = "/etc/cron.d/zeo-maintenance"
+TIMERS = "/etc/systemd/system/timers.target.wants/zeo-maintenance@*.timer"
+#: What there may be in the folder of a project; others belong to somebody else.
+OURS = re.compile(r"(Data\.fs|blobs|before-|restoring|lost\+found).*")
 # With a root object, which a client of a storage that it cannot write to would not make.
 EMPTY_STORAGE = """
 import os, sys
@@ -218,6 +233,24 @@ class File:
     group: str = "root"
 
 
+def access(path: str) -> tuple[int, str, str]:
+    """Return mode, owner and group of a file or folder; numbers for those without a name."""
+    found = os.stat(path)
+    names = []
+    for look_up, number in ((pwd.getpwuid, found.st_uid), (grp.getgrgid, found.st_gid)):
+        try:
+            names.append(look_up(number)[0])
+        except KeyError:
+            names.append(str(number))
+    return (stat.S_IMODE(found.st_mode), *names)
+
+
+def file_of(path: str) -> File:
+    """Return a file as it is."""
+    text = text_of(path)
+    return File(None) if text is None else File(text, *access(path))
+
+
 class Host:
     """The questions to the host, and what is done to it."""
 
@@ -236,6 +269,14 @@ class Host:
     def run_as_zeo(self, *argv: str) -> None:
         """Run a program with the rights of the server."""
         self.run("runuser", "--user", "zeo", "--", *argv)
+
+    def readable(self, path: str) -> bool:
+        """Return whether the server could read a file; of one that has no user yet, nobody knows."""
+        try:
+            pwd.getpwnam("zeo")
+        except KeyError:
+            return True
+        return self.run("runuser", "--user", "zeo", "--", "test", "-r", path, ok=())[0] == 0
 
     def missing(self, packages: list[str]) -> list[str]:
         """Return those of the packages that are not installed."""
@@ -280,13 +321,23 @@ class Host:
         return int(out.strip() or 0)
 
     def enabled(self) -> bool:
-        """Return whether the server starts at boot; of an init script, other tasks of the role see to it."""
-        return not self.systemd or self.run("systemctl", "is-enabled", "--quiet", SERVICE, ok=())[0] == 0
+        """Return whether the server starts at boot."""
+        if self.systemd:
+            return self.run("systemctl", "is-enabled", "--quiet", SERVICE, ok=())[0] == 0
+        return bool(glob.glob(f"/etc/rc[2-5].d/S??{SERVICE}"))
 
     def enable(self, wanted: bool) -> None:
         """Have the server start at boot or not."""
         if self.systemd:
             self.run("systemctl", "enable" if wanted else "disable", "--quiet", SERVICE)
+            return
+        # Makes the links if there are none, and otherwise leaves them as they are.
+        self.run("update-rc.d", SERVICE, "defaults")
+        self.run("update-rc.d", SERVICE, "enable" if wanted else "disable")
+
+    def timers(self) -> list[str]:
+        """Return what systemd starts for the storages by itself."""
+        return sorted(os.path.basename(path) for path in glob.glob(TIMERS)) if self.systemd else []
 
     def restart(self) -> None:
         """Stop the server and start it; HostError with the end of the log if it does not come up."""
@@ -324,12 +375,15 @@ class Plan:
     served: tuple = ()
     absent: dict = field(default_factory=dict)
     removals: dict = field(default_factory=dict)
-    folders: list = field(default_factory=list)
+    #: Those that are missing, or are not for the server alone, and which it is.
+    folders: dict = field(default_factory=dict)
     empty: list = field(default_factory=list)
     files: dict = field(default_factory=dict)
     before: dict = field(default_factory=dict)
     active: bool = False
     enabled: bool = False
+    #: Those that a server without storages leaves.
+    timers: list = field(default_factory=list)
     reasons: list = field(default_factory=list)
     moves_from: int | None = None
     removed: dict = field(default_factory=dict)
@@ -338,13 +392,13 @@ class Plan:
 
     @property
     def writes(self) -> dict:
-        """Return the files that are not as they must be."""
-        return {path: file for path, file in self.files.items() if self.before[path] != file.text}
+        """Return the files that are not as they must be, be it their text, mode or owner."""
+        return {path: file for path, file in self.files.items() if self.before[path] != file}
 
     @property
     def stops(self) -> bool:
         """Whether nothing is left to serve."""
-        return not self.served and (self.active or self.enabled)
+        return not self.served and bool(self.active or self.enabled or self.timers)
 
     @property
     def enables(self) -> bool:
@@ -434,9 +488,18 @@ def plan_storages(module: AnsibleModule, host: Host, plan: Plan) -> None:
         raise zeo.ZeoError(*problems)
     plan.removals = {name: folder for name, folder in plan.absent.items() if os.path.exists(folder)}
     wanted = [folder for x in plan.served for folder in (x.folder, f"{x.folder}/blobs")]
-    plan.folders = [folder for folder in wanted if not os.path.isdir(folder)]
+    found = {folder: "open to others" if os.path.isdir(folder) else "missing" for folder in wanted}
+    plan.folders = {folder: state for folder, state in found.items() if not private(folder)}
     plan.empty = [x for x in plan.served if x.read_only and not os.path.exists(f"{x.folder}/Data.fs")]
     report_unlisted(module, everything)
+
+
+def private(folder: str) -> bool:
+    """Return whether a folder is there and the server's alone, or has what is not the server's and is left as it is."""
+    if not os.path.isdir(folder):
+        return False
+    blobs = os.path.basename(folder) == "blobs"
+    return access(folder) == PRIVATE or not (blobs or all(OURS.fullmatch(name) for name in os.listdir(folder)))
 
 
 def other_generation(plan: Plan) -> list:
@@ -501,13 +564,14 @@ def plan_files(module: AnsibleModule, host: Host, plan: Plan) -> None:
         problems += in_the_way(host, params["port"])
     if problems:
         raise zeo.ZeoError(*problems)
-    private = {"mode": 0o600, "owner": "zeo", "group": "zeo"}
     served = bool(plan.served)
     plan.files[zeo.CONFIG] = File(None)
     plan.files[zeo.USERS] = File(None)
     plan.files.update(dict.fromkeys(zeo.BESIDE, File(None)))
+    plan.files.update({} if served else {CRON: File(None)})
     tls = params["tls"]
     if served:
+        content = tls_content(host, params, module.check_mode)
         if tls:
             own = text_of(zeo.MAINTENANCE_CERTIFICATE) or maintenance_certificate(host)
             plan.files[zeo.MAINTENANCE_CERTIFICATE] = File(own, 0o600)
@@ -519,7 +583,7 @@ def plan_files(module: AnsibleModule, host: Host, plan: Plan) -> None:
             params["port"],
             params["transaction_timeout"],
             (*tls[:2], zeo.AUTHORITIES) if tls else (),
-            tls_content(params["tls"], module.check_mode, params["tls_changed"]),
+            content,
         )
         plan.files[zeo.CONFIG] = File(zeo.config(server), 0o640, "root", "zeo")
         if plan.generation == zeo.PEAT2:
@@ -528,11 +592,11 @@ def plan_files(module: AnsibleModule, host: Host, plan: Plan) -> None:
             known = {name: value if value is not None else "" for name, value in params["users"].items()}
             known[zeo.MAINTENANCE_USER] = password.strip()
             plan.files[zeo.MAINTENANCE_PASSWORD] = File(password, 0o600)
-            plan.files[zeo.USERS] = File(zeo.user_file(known), **private)
+            plan.files[zeo.USERS] = File(zeo.user_file(known), 0o600, "zeo", "zeo")
         if host.systemd:
             folders = list(dict.fromkeys([params["data_dir"], *(x.folder for x in plan.served)]))
             plan.files[zeo.UNIT] = File(zeo.unit(folders, params["port"]))
-    plan.before = {path: text_of(path) for path in plan.files}
+    plan.before = {path: file_of(path) for path in plan.files}
 
 
 def maintenance_certificate(host: Host) -> str:
@@ -558,34 +622,36 @@ def in_the_way(host: Host, port: int) -> list:
     return problems
 
 
-def tls_content(paths: list, check_mode: bool, changed: bool) -> str:
-    """Return what identifies the certificates' content."""
-    digest = hashlib.sha256()
-    if check_mode and changed:
+def tls_content(host: Host, params: dict, check_mode: bool) -> str:
+    """Return what identifies the certificates' content; raise ZeoError for those that the server could not read."""
+    digest, problems = hashlib.sha256(), []
+    if check_mode and params["tls_changed"]:
         return "not there yet"
-    for path in paths:
+    for path in params["tls"]:
         if os.path.isdir(path):
-            raise zeo.ZeoError(f"{path} is a folder: zeo_tls_ca takes one file with the authorities")
-        try:
+            problems.append(f"{path} is a folder: zeo_tls_ca takes one file with the authorities")
+        elif not os.path.exists(path):
+            # Those of the lab's own authority have not been made where this is foretold.
+            if not (check_mode and params["tls_issued"]):
+                problems.append(f"{path} is missing: it is one of zeo_tls_certificate, zeo_tls_key, zeo_tls_ca")
+        elif not host.readable(path):
+            # ZEO's own words name no file.
+            problems.append(f"the user zeo cannot read {path}: give the file to its group, `chgrp zeo` and `chmod g+r`")
+        else:
             with open(path, "rb") as file:
                 digest.update(file.read())
-        except FileNotFoundError:
-            # A playbook that makes them has not done so yet.
-            if not check_mode:
-                raise zeo.ZeoError(
-                    f"{path} is missing: it is one of zeo_tls_certificate, zeo_tls_key, zeo_tls_ca"
-                ) from None
-    return digest.hexdigest() if paths else ""
+    if problems:
+        raise zeo.ZeoError(*problems)
+    return digest.hexdigest() if params["tls"] else ""
 
 
 def compare_running(module: AnsibleModule, host: Host, plan: Plan) -> None:
     """Complete the plan with what the running server needs."""
     plan.active, plan.enabled = host.active(), host.enabled()
-    if not host.systemd and not os.path.exists(f"/etc/init.d/{SERVICE}"):
-        plan.enabled = False
     if not plan.served:
+        plan.timers = host.timers()
         return
-    before = plan.before[zeo.CONFIG]
+    before = plan.before[zeo.CONFIG].text
     old_port = zeo.port_of(before)
     if old_port not in (None, module.params["port"]) and host.listeners(old_port):
         plan.moves_from = old_port
@@ -593,10 +659,10 @@ def compare_running(module: AnsibleModule, host: Host, plan: Plan) -> None:
         plan.reasons = ["it does not run"]
         return
     plan.reasons = zeo.config_reasons(before, plan.files[zeo.CONFIG].text)
-    plan.reasons += zeo.user_reasons(plan.before.get(zeo.USERS), plan.files[zeo.USERS].text)
+    plan.reasons += zeo.user_reasons(plan.before[zeo.USERS].text, plan.files[zeo.USERS].text)
     if module.params["environment_changed"]:
         plan.reasons.append("its programs are other ones")
-    elif zeo.UNIT in plan.writes and not plan.reasons:
+    elif host.systemd and plan.before[zeo.UNIT].text != plan.files[zeo.UNIT].text and not plan.reasons:
         plan.reasons.append("its unit is another one")
     if not plan.reasons and os.path.exists(zeo.PENDING):
         plan.reasons = ["an earlier run did not come to its end"]
@@ -610,7 +676,6 @@ def apply(module: AnsibleModule, host: Host, plan: Plan) -> None:
     os.makedirs(os.path.dirname(zeo.CONFIG), mode=0o755, exist_ok=True)
     if plan.served:
         make_folders(module, plan)
-        check_readable(host, module.params["tls"])
         known = {path: file for path, file in plan.writes.items() if path in zeo.BESIDE}
         put_files(host, known)
         try:
@@ -627,8 +692,12 @@ def apply(module: AnsibleModule, host: Host, plan: Plan) -> None:
                 f"{storage.folder}/blobs",
             )
     elif plan.stops:
-        host.enable(False)
-        host.stop()
+        if plan.timers:
+            host.run("systemctl", "disable", "--now", "--quiet", *plan.timers)
+        if plan.enabled:
+            host.enable(False)
+        if plan.active:
+            host.stop()
     if plan.reasons:
         write(zeo.PENDING, "")
     put_files(host, plan.writes)
@@ -650,17 +719,11 @@ def make_folders(module: AnsibleModule, plan: Plan) -> None:
     os.umask(0o022)
     for path in (module.params["data_dir"], *(os.path.dirname(x.folder) for x in plan.served)):
         os.makedirs(path, exist_ok=True)
-    for path, mode in (("/run/zeo", 0o750), ("/var/log/zeo", 0o750), *((folder, 0o700) for folder in plan.folders)):
-        if not os.path.isdir(path):
-            os.mkdir(path, mode)
-            os.chown(path, ids.pw_uid, ids.pw_gid)
-
-
-def check_readable(host: Host, paths: list) -> None:
-    """Raise HostError for a certificate that the server could not read: its own words name no file."""
-    for path in paths:
-        if host.run("runuser", "--user", "zeo", "--", "test", "-r", path, ok=())[0]:
-            raise HostError(f"the user zeo cannot read {path}: give the file to its group, `chgrp zeo` and `chmod g+r`")
+    missing = [(path, 0o750) for path in ("/run/zeo", "/var/log/zeo") if not os.path.isdir(path)]
+    for path, mode in (*missing, *((folder, PRIVATE[0]) for folder in plan.folders)):
+        os.makedirs(path, mode, exist_ok=True)
+        os.chown(path, ids.pw_uid, ids.pw_gid)
+        os.chmod(path, mode)
 
 
 def try_config(host: Host, plan: Plan) -> None:
@@ -688,7 +751,7 @@ def put_files(host: Host, files: dict) -> None:
 
 def before(plan: Plan, files: dict) -> dict:
     """Return files as they were."""
-    return {path: File(plan.before[path], file.mode, file.owner, file.group) for path, file in files.items()}
+    return {path: File(plan.before[path].text, file.mode, file.owner, file.group) for path, file in files.items()}
 
 
 def put_back(module: AnsibleModule, host: Host, plan: Plan) -> str:
@@ -714,8 +777,14 @@ def save_and_remove(backup_dir: str, name: str, folder: str) -> str:
     os.umask(0o077)
     with tarfile.open(f"{path}.part", "w:gz") as archive:
         archive.add(folder, arcname=name)
+    saved = {}
     with tarfile.open(f"{path}.part") as archive:
-        saved = {member.name: member.size for member in archive if member.isreg()}
+        for member in archive:
+            if member.isreg():
+                saved[member.name] = member.size
+            # A pack leaves files with two names.
+            elif member.islnk():
+                saved[member.name] = saved[member.linkname]
     there = {}
     for where, _folders, files in os.walk(folder):
         for file in files:
@@ -739,24 +808,30 @@ def save_and_remove(backup_dir: str, name: str, folder: str) -> str:
 
 def result_of(plan: Plan) -> dict:
     """Return the module's result."""
-    diff = []
+    diff, doings = [], []
     for path, file in plan.writes.items():
-        texts = [plan.before[path] or "", file.text or ""]
+        before = plan.before[path]
+        texts = [before.text or "", file.text or ""]
         if path == zeo.USERS:
             texts = [zeo.without_digests(text) for text in texts]
         elif path in (zeo.MAINTENANCE_PASSWORD, zeo.MAINTENANCE_CERTIFICATE, zeo.AUTHORITIES):
             texts = ["", "(a secret made on this host)\n"]
-        diff.append({"before_header": path, "after_header": path, "before": texts[0], "after": texts[1]})
-    doings = [(f"{folder}: missing", f"{folder}: folder of the server") for folder in plan.folders]
+        if before.text != file.text:
+            diff.append({"before_header": path, "after_header": path, "before": texts[0], "after": texts[1]})
+        if None not in (before.text, file.text) and before != replace(file, text=before.text):
+            doings.append(tuple(f"{path}: mode {x.mode:04o} of {x.owner}:{x.group}" for x in (before, file)))
+    doings += [(f"{folder}: {state}", f"{folder}: folder of the server") for folder, state in plan.folders.items()]
     state = "running" if plan.active else "stopped"
     if plan.reasons:
         doings.append((state, f"restarted, because {'; '.join(plan.reasons)}"))
-    if plan.stops:
+    if plan.stops and (plan.active or plan.enabled):
         doings.append((state, "stopped, because no ZEO project is left"))
+    doings += [(f"{timer}: on", f"{timer}: off") for timer in plan.timers]
     if plan.enables:
         doings.append(("not started at boot", "started at boot"))
     doings += [(f"{folder}: data of {name}", f"{folder}: saved and removed") for name, folder in plan.removals.items()]
-    steps = [f"write {path}" for path in plan.writes] + [after for _before, after in doings]
+    rewritten = [path for path, file in plan.writes.items() if plan.before[path].text != file.text]
+    steps = [f"write {path}" for path in rewritten] + [after for _before, after in doings]
     if doings:
         before, after = ("\n".join(side) + "\n" for side in zip(*doings))
         diff.append({"before_header": "zeo", "after_header": "zeo", "before": before, "after": after})
@@ -795,6 +870,7 @@ def main() -> None:
             "project_dirs": {"type": "dict", "default": {}},
             "transaction_timeout": {"type": "int", "required": True},
             "tls": {"type": "list", "elements": "str", "default": []},
+            "tls_issued": {"type": "bool", "default": False},
             "tls_changed": {"type": "bool", "default": False},
             "confirm_absent": {"type": "list", "elements": "str", "default": []},
             "backup_dir": {"type": "str", "required": True},

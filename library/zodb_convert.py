@@ -195,6 +195,9 @@ def check_places(folder: str) -> None:
             f"{inside[0]} is a mount point, so no other folder can take the place of {folder}: give the project a "
             "folder within that file system in zeo_project_dirs, and run site.yml first"
         )
+    kept = sorted(name for name in os.listdir(folder) if name.startswith("before-"))
+    if kept:
+        raise ConvertError(f"{folder}/{kept[0]} was kept by a restore and would be lost: move it away, or remove it")
     if os.path.lexists(f"{folder}.empty"):
         raise ConvertError(
             f"{folder}.empty was left by a conversion that was killed: if {folder} is gone, give it that name again; "

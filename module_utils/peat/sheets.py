@@ -302,6 +302,8 @@ def _python_zeo(project: Project, person: str, server: Server) -> Iterator[Part]
         "In Python 3: pip install 'ZEO>=6,<7', then the lines below. Files (blobs) are copied to the folder blobs."
     )
     where = f"({server.address!r}, {server.port}), storage={project.name!r}, blob_dir='blobs'"
+    # The server does not answer who asks for more.
+    where += ", read_only=True" if project.state == "frozen" else ""
     lines = ["import ZODB", "from ZEO.ClientStorage import ClientStorage", ""]
     if server.zeo_tls:
         lines.insert(0, "import ssl")
@@ -393,7 +395,13 @@ def _python_refusal(project: Project, person: str) -> Iterator[Part]:
     yield Words(_UNWRITTEN)
 
 
-_REFUSAL = {"peat2": _peat_refusal, "relstorage4": _python_refusal}
+def _zeo_refusal(project: Project, person: str) -> Iterator[Part]:
+    yield Words(
+        "Nothing is stored: a commit raises ZODB.POSException.ReadOnlyError. Without read_only=True you wait in vain."
+    )
+
+
+_REFUSAL = {"peat2": _peat_refusal, "relstorage4": _python_refusal, "current": _zeo_refusal}
 
 
 def _forwarder(server: Server) -> Iterator[Part]:

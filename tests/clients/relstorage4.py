@@ -20,6 +20,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import ssl
 import tempfile
 import time
@@ -107,7 +108,12 @@ def zeo(options: argparse.Namespace, blobs: str) -> ClientStorage:
             context.load_cert_chain(options.certificate)
         security = {"ssl": context, "ssl_server_hostname": options.server}
     return ClientStorage(
-        (options.server, options.port), storage=options.project, blob_dir=blobs, wait_timeout=5, **security
+        (options.server, options.port),
+        storage=options.project,
+        blob_dir=blobs,
+        wait_timeout=5,
+        read_only=options.read_only,
+        **security,
     )
 
 
@@ -309,7 +315,8 @@ def do_commit_loop(database: ZODB.DB, options: argparse.Namespace) -> dict:
     """Add one entry and commit, again and again, for --seconds or until a commit fails.
 
     Prints {"saved": number} as soon as a commit has returned. In the end saved: how many; error: what
-    ended the loop, or null.
+    ended the loop, or null. With --patient an error ends nothing: it prints {"failed": error}, begins anew as a
+    program that stays open does, and goes on.
     """
     deadline, saved, error = time.monotonic() + options.seconds, 0, None
     connection = database.open()
@@ -320,12 +327,30 @@ def do_commit_loop(database: ZODB.DB, options: argparse.Namespace) -> dict:
             entries[number] = Entry(number)
             transaction.commit()
         except Exception as failure:
+            if options.patient:
+                answer({"failed": describe(failure)})
+                transaction.abort()
+                time.sleep(0.2)
+                continue
             error = describe(failure)
             break
         answer({"saved": number})
+        if options.patient:
+            time.sleep(0.05)
         saved += 1
         number += 1
     return {"saved": saved, "error": error}
+
+
+def do_hold(database: ZODB.DB, options: argparse.Namespace) -> dict:
+    """Vote for a transaction, print {"saved": 0}, and stop without finishing it, as a laptop that falls asleep does."""
+    storage, unfinished = database.storage, transaction.Transaction()
+    with step("commit"):
+        storage.tpc_begin(unfinished)
+        storage.tpc_vote(unfinished)
+    answer({"saved": 0})
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
 
 
 def answer(result: dict) -> None:
@@ -341,6 +366,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=("relstorage", "zeo"), default="relstorage")
     parser.add_argument("--ca", help="ZEO with TLS: the authority that signed the server's certificate")
     parser.add_argument("--certificate", help="ZEO with TLS: this client's certificate and key")
+    parser.add_argument("--read-only", action="store_true", help="ZEO: ask to read only")
     parser.add_argument("--driver", choices=("PyMySQL", "MySQLdb"), default="PyMySQL")
     parser.add_argument("--connect", type=json.loads, default={}, help="further arguments of the driver, as JSON")
     parser.add_argument("--history-free", dest="keep_history", action="store_false")
@@ -358,6 +384,7 @@ def main() -> None:
             command.add_argument("--processes", type=int, default=4)
             command.add_argument("--increments", type=int, default=25)
             command.add_argument("--seconds", type=float, default=60)
+            command.add_argument("--patient", action="store_true")
     options = parser.parse_args()
     try:
         with project(options) as database:

@@ -427,23 +427,22 @@ class Clients:
             "username": person,
         }
         common |= {name: options.pop(name) for name in ("backend", "ca", "certificate") if name in options}
-        flags = [
-            f"--{flag}" for flag in ("history-free", "create-schema") if options.pop(flag.replace("-", "_"), False)
-        ]
+        of_all = ("history-free", "create-schema", "read-only")
+        flags = [f"--{flag}" for flag in of_all if options.pop(flag.replace("-", "_"), False)]
         if driver := options.pop("driver", None):
             common["driver"] = driver
         if connect := options.pop("connect", None):
             common["connect"] = json.dumps(connect)
         words = [INTERPRETERS[program], self.install(host, program)]
         words += [f"--{name}={value}" for name, value in common.items()] + flags + [command]
-        words += [f"--{name}={value}" for name, value in options.items()]
+        words += [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
         return shlex.join(words), password
 
     def __call__(self, host: str, program: str, command: str, person: str, project: str, **options) -> dict:
         """Run a program as `person` and return its answer.
 
         options: password, server, port (the scenario's unless given), backend (`zeo`, with ca and certificate
-        for TLS), driver, connect (more of the driver's arguments), history_free, create_schema, and the
+        for TLS), driver, connect (more of the driver's arguments), history_free, create_schema, read_only, and the
         command's own.
         """
         line, password = self.command(host, program, command, person, project, **options)
@@ -451,9 +450,9 @@ class Clients:
         assert done.rc == 0 and done.stdout, f"{line}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout.splitlines()[-1])
 
-    def loop(self, host: str, program: str, person: str, project: str, **options) -> Loop:
+    def loop(self, host: str, program: str, person: str, project: str, command: str = "commit-loop", **options) -> Loop:
         """Start a program that saves until it fails, or for `seconds`."""
-        line, password = self.command(host, program, "commit-loop", person, project, **options)
+        line, password = self.command(host, program, command, person, project, **options)
         unit = f"peat-test-{next(self.numbers)}"
         log = f"/run/{unit}.log"
         loop = Loop(self.hosts[host], unit, log)

@@ -166,8 +166,8 @@ def test_backup_and_restore(host, client, lab, zeo_name, unused):
     assert code == 0, text
     assert stored(client, unused) == 20
     # What the restores put aside is there, and no project of its own.
-    assert host.run("ls -d /var/lib/zeo/hewlsample.before-*").stdout.count("\n") >= 2
-    host.check_output("rm -r /var/lib/zeo/hewlsample.before-*")
+    assert host.run("ls -d /var/lib/zeo/hewlsample/before-*").stdout.count("\n") >= 2
+    host.check_output("rm -r /var/lib/zeo/hewlsample/before-*")
     assert client("add", prefix=unused, first=31, records=1)["ok"]
 
 
@@ -213,7 +213,7 @@ def test_a_restore_after_many_starts(server):
         server.check_output("service zeo restart")
     server.check_output("zeoctl backup hewlsample && zeoctl restore hewlsample")
     assert server.run("zeoctl status").rc == 0
-    server.check_output("rm -r /var/lib/zeo/hewlsample.before-*")
+    server.check_output("rm -r /var/lib/zeo/hewlsample/before-*")
 
 
 def test_a_clock_that_went_back_is_reported(server):

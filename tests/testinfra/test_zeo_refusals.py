@@ -70,9 +70,16 @@ def test_an_interpreter_that_is_another(refused, lab):
     assert "zeo_python: /usr/bin/python3 is to be Python 2.7, but it is Python 3.11" in said
 
 
-def test_two_projects_in_one_folder(refused):
-    said = refused({"zeo_project_dirs": {"hewlsample": "/srv/one", "my_sandbox": "/srv/one"}})
+def test_two_projects_in_one_folder_and_certificates_that_nobody_can_read(refused, server):
+    """At once, with what a server of the lab's own authority need not have yet."""
+    server.check_output("install -m 600 /dev/null /run/lab.key")
+    folders = {"hewlsample": "/srv/one", "my_sandbox": "/srv/one"}
+    given = {"zeo_tls_certificate": "/run/lab.crt", "zeo_tls_key": "/run/lab.key", "zeo_tls_ca": "/run"}
+    said = refused({"zeo_project_dirs": folders, **given})
     assert "'hewlsample' and 'my_sandbox' have one folder, /srv/one" in said
+    assert "/run/lab.crt is missing: it is one of zeo_tls_certificate" in said
+    assert "the user zeo cannot read /run/lab.key" in said
+    assert "/run is a folder" in said
 
 
 def test_a_folder_on_a_file_system_that_is_not_mounted(refused, unmounted):
@@ -87,13 +94,12 @@ def test_a_backend_that_is_none(refused, lab):
     assert "hewlsample" in said and "backend is 'sqlite': write one of relstorage, zeo" in said
 
 
-def test_times_that_are_none(refused):
-    said = refused({"zeo_backup_time": "24:15", "zeo_pack_projects": [{"name": "hewlsample", "time": "noon"}]})
-    assert "24:15" in said and "noon" in said
-
-
-def test_packs_of_projects_that_are_none(refused):
-    assert "no_such_project" in refused({"zeo_pack_projects": [{"name": "no_such_project", "days": 1}]})
+def test_times_numbers_and_projects_that_are_none(refused):
+    packs = [{"name": "hewlsample", "time": "noon"}, {"name": "no_such_project", "days": 1}]
+    packs.append({"name": "my_sandbox", "days": -1})
+    said = refused({"zeo_backup_time": "24:15", "zeo_pack_projects": packs, "zeo_backup_keep": 0, "zeo_pack_days": -1})
+    for wrong in ("24:15", "noon", "no_such_project", "zeo_backup_keep", "zeo_pack_days", "my_sandbox"):
+        assert wrong in said.partition("Correct ")[2]
 
 
 def test_more_separation_than_zeo_has(refused, lab):

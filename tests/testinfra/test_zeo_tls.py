@@ -80,24 +80,26 @@ def security(site, lab, hosts) -> dict:
         for file, content in (("ca", ours.pem()), ("certificate", certificate), ("key", key)):
             put(hosts[name], content, f"{FOLDER}/{file}.pem")
         hosts[name].check_output("chown root:zeo %s/key.pem && chmod 640 %s/key.pem", FOLDER, FOLDER)
-    for authority, file in ((ours, "farrell"), (other, "intruder")):
-        put(
-            hosts["modern"],
-            b"".join(authority.issue(file, [], ExtendedKeyUsageOID.CLIENT_AUTH)),
-            f"{FOLDER}/{file}.pem",
-        )
-    put(hosts["modern"], ours.pem(), f"{FOLDER}/ca.pem")
+    papers = {
+        file: b"".join(authority.issue(file, [], ExtendedKeyUsageOID.CLIENT_AUTH))
+        for authority, file in ((ours, "farrell"), (other, "intruder"))
+    }
+    for client in ("modern", "stranger"):
+        for file, content in {**papers, "ca": ours.pem()}.items():
+            put(hosts[client], content, f"{FOLDER}/{file}.pem")
     variables = {f"zeo_tls_{file}": f"{FOLDER}/{file}.pem" for file in ("ca", "certificate", "key")}
     run = site(variables, limit())
     assert run.ok, run.failure
     return {"ca": f"{FOLDER}/ca.pem", "certificate": f"{FOLDER}/farrell.pem"}
 
 
-def test_without_a_certificate_of_the_authority_nobody_gets_in(program):
-    changes = ({"certificate": ""}, {"certificate": f"{FOLDER}/intruder.pem"}, {"ca": "", "certificate": ""})
+def test_without_a_certificate_of_the_authority_nobody_gets_in_and_with_one_from_nowhere_else(program, lab, zeo_name):
+    changes = [{"certificate": ""}, {"certificate": f"{FOLDER}/intruder.pem"}, {"ca": "", "certificate": ""}]
+    # An undeclared address, with all that a declared one has.
+    changes += [{"host": "stranger", "server": lab.hosts[zeo_name][address]} for address in ("address", "address6")]
     welcome, *others = at_once(lambda change: program("open", **change), ({},), *((change,) for change in changes))
     assert welcome["ok"], welcome
-    assert [answer["error"]["type"] for answer in others] == ["ClientDisconnected"] * 3
+    assert [answer["error"]["type"] for answer in others] == ["ClientDisconnected"] * len(changes)
 
 
 def test_a_second_run_changes_nothing(site, security):

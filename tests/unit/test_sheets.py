@@ -283,6 +283,13 @@ def test_program_of_a_zeo_project_connects_to_its_storage(connect):
     assert options == {"storage": "titration", "blob_dir": "blobs"}
 
 
+def test_program_of_a_frozen_zeo_project_asks_to_read_only(connect):
+    text = of_zeo("idle", [{**STORED[0], "state": "frozen"}])
+    _arguments, options = connect(program(text, "titration"))
+    assert options == {"storage": "titration", "blob_dir": "blobs", "read_only": True}
+    assert "everybody reads, nobody writes" in words(text) and "ReadOnlyError" in words(text)
+
+
 def test_program_of_a_zeo_project_with_tls_takes_the_files_beside_the_sheet(connect, tmp_path):
     authority = pki.new_authority("Lab", pki.new_key(), datetime.datetime.now(datetime.timezone.utc), 10)
     own = pki.issue(pki.Request(pki.CLIENT, "idle"), authority, datetime.datetime.now(datetime.timezone.utc), 10)

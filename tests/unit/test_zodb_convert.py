@@ -95,6 +95,12 @@ def test_what_a_killed_conversion_left_is_refused_beforehand(folders):
         convert.check_places(folders[0])
 
 
+def test_what_a_restore_kept_is_not_lost(folders):
+    os.mkdir(f"{folders[0]}/before-2026-01-31-14-00-00")
+    with pytest.raises(convert.ConvertError, match=r"lab/before-2026-01-31-14-00-00 was kept by a restore"):
+        convert.check_places(folders[0])
+
+
 def test_a_folder_that_cannot_be_moved_is_refused_beforehand():
     with pytest.raises(convert.ConvertError, match="/proc is a mount point"):
         convert.check_places("/proc")

@@ -72,6 +72,11 @@ class Server(object):
         except KeyError:
             raise Failure("%s is not served here; there are: %s" % (project, ", ".join(sorted(self.storages))))
 
+    def projects(self, command):
+        """Return those that a command without names is for: nobody can pack what is frozen."""
+        frozen = [name for name, storage in self.storages.items() if storage.read_only]
+        return sorted(set(self.storages) - set(frozen if command in ("pack", "pack-due") else ()))
+
     def schedule(self, project):
         """Return days, weekday and time of a project's packs."""
         own = [entry for entry in self.settings["pack_projects"] if entry["name"] == project]
@@ -142,6 +147,8 @@ def pack_if_due(server, project):
 
 
 def pack(server, project):
+    if server.storage(project).read_only:
+        raise Failure("it is frozen, so nobody can write to it, and a pack would")
     path, schedule = server.storage(project).path, server.schedule(project)
     before = os.path.getsize(path)
     storage = server.connect(project)
@@ -330,24 +337,49 @@ def read_everything(data, blobs):
 
 
 def restore(server, project, moment=None):
-    """Recover beside the storage while it is served, then change places."""
+    """Recover in the storage's folder, which may be a file system of its own, while it is served; then change places."""
     folder = os.path.dirname(server.storage(project).path)
-    fresh, kept = folder + ".restoring", time.strftime(folder + ".before-%Y-%m-%d-%H-%M-%S", time.gmtime())
+    fresh = os.path.join(folder, "restoring")
+    kept = time.strftime(os.path.join(folder, "before-%Y-%m-%d-%H-%M-%S"), time.gmtime())
+    fixed = [path for path in parts(folder) if os.path.ismount(path)]
+    if fixed:
+        raise Failure("%s is a mount point and cannot be replaced: mount the folder of the project instead" % fixed[0])
     shutil.rmtree(fresh, ignore_errors=True)
     make_private(fresh)
     recover(server, project, fresh, moment)
     owner = os.stat(folder)
-    for path, _folders, files in os.walk(fresh):
-        for name in [path] + [os.path.join(path, name) for name in files]:
-            os.chown(name, owner.st_uid, owner.st_gid)
-    os.chmod(fresh, owner.st_mode & 0o777)
+    for path, folders, files in os.walk(fresh):
+        for name in folders + files:
+            os.chown(os.path.join(path, name), owner.st_uid, owner.st_gid)
     subprocess.check_call([ZEOCTL, "stop"])
     try:
-        os.rename(folder, kept)
-        os.rename(fresh, folder)
+        change_places(folder, fresh, kept)
     finally:
         subprocess.check_call([ZEOCTL, "start"])
     say(project, "restored; what was there is in %s. Clients that are open have to be started again." % kept)
+
+
+def parts(folder):
+    """Return what a storage consists of."""
+    names = sorted(name for name in os.listdir(folder) if name.startswith(("Data.fs", "blobs")))
+    return [os.path.join(folder, name) for name in names]
+
+
+def change_places(folder, fresh, kept):
+    """Put the storage of one folder into `kept` and that of `fresh` in its place, or leave all as it is."""
+    make_private(kept)
+    moves = [(path, kept) for path in parts(folder)] + [(path, folder) for path in parts(fresh)]
+    done = []
+    try:
+        for path, target in moves:
+            new = os.path.join(target, os.path.basename(path))
+            os.rename(path, new)
+            done.append((path, new))
+    except OSError:
+        for path, new in reversed(done):
+            os.rename(new, path)
+        raise
+    shutil.rmtree(fresh)
 
 
 def verify(server, project):
@@ -386,7 +418,7 @@ def main(command, *arguments):
         elif command == "restore":
             restore(server, *arguments)
         else:
-            for project in arguments or sorted(server.storages):
+            for project in arguments or server.projects(command):
                 # One project's trouble keeps no other from its backup.
                 try:
                     EACH[command](server, project)
@@ -401,6 +433,8 @@ EACH = {"pack": pack, "pack-due": pack_if_due, "backup": backup, "verify": verif
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in list(EACH) + ["backups", "restore"]:
         sys.exit(__doc__)
+    if sys.argv[1] == "restore" and len(sys.argv) not in (3, 4):
+        sys.exit("usage: zeoctl restore PROJECT [TIME]")
     try:
         sys.exit(main(*sys.argv[1:]))
     except Exception as error:
