@@ -61,7 +61,8 @@ def move(site, lab, knocking) -> dict:
     foretold = site(variables, check=True)
     with knocking() as connections:
         done = site(variables)
-    return {"runs": {"foretold": foretold, "done": done, "again": site(variables)}, "connections": connections}
+    runs = {"foretold": foretold, "done": done, "again": site(variables)}
+    return {"runs": runs, "connections": connections, "variables": variables}
 
 
 def test_check_mode_foretells_exactly_what_is_done(move):
@@ -74,6 +75,14 @@ def test_check_mode_foretells_exactly_what_is_done(move):
 
 def test_a_moved_server_is_left_alone_by_the_next_run(move):
     assert move["runs"]["again"].changed == []
+
+
+@pytest.mark.parametrize("part", ["peat", "firewall"])
+def test_a_part_can_be_run_alone(move, site, part):
+    """It does not need to be told what others were."""
+    run = site(move["variables"], f"--tags={part}", check=True)
+    assert run.ok, run.failure
+    assert run.changed == []
 
 
 def test_no_port_was_open_to_strangers_meanwhile(move):

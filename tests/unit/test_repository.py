@@ -136,3 +136,13 @@ def test_support_table_names_the_images_that_scenarios_boot():
 
 def test_relstorage_is_pinned_to_what_the_filter_wants():
     assert importlib.metadata.version("RelStorage") == "4.3.0"
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "CHANGELOG.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+)
+def test_prose_is_wrapped(path):
+    """Tables and code cannot be."""
+    parts = re.split(r"^ *```.*\n", (ROOT / path).read_text(), flags=re.MULTILINE)
+    lines = [line for part in parts[::2] for line in part.splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > 120] == []
