@@ -59,7 +59,7 @@ def state(server, sql) -> Callable[[], dict[str, object]]:
         return {
             "accounts": accounts,
             "databases": {name for (name,) in sql("SHOW DATABASES")},
-            "firewall": set(server.check_output("nft list ruleset | grep -v counter").split()),
+            "firewall": set(server.check_output("nft --stateless list table inet peat").split()),
             "packages": server.check_output("dpkg-query --show | md5sum"),
             "server": server.check_output("systemctl show --property=MainPID mariadb mysql"),
             "options": server.check_output(

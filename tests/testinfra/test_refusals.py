@@ -148,7 +148,7 @@ def state(server) -> Callable[[], str]:
     accounts = "global_priv" if server.exists("mariadb") else "user"
     client = "mariadb" if server.exists("mariadb") else "mysql"
     commands = [
-        "nft list ruleset | grep -v counter",
+        "nft list tables; nft --stateless list table inet peat",
         "find /etc/mysql /etc/systemd/system -type f -exec md5sum {} + | sort",
         "systemctl show --property=MainPID mariadb mysql",
         f"{client} --execute='SELECT * FROM mysql.{accounts}; SELECT * FROM mysql.db; SHOW DATABASES'",

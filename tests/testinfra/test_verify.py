@@ -26,7 +26,7 @@ def snapshot(server, sql, lab):
         return (
             sql(f"CHECKSUM TABLE {tables}"),
             server.check_output(files),
-            server.check_output("nft --stateless list ruleset"),
+            server.check_output("nft list tables; nft --stateless list table inet peat"),
         )
 
     return take

@@ -206,7 +206,16 @@ def test_what_a_killed_backup_left_spoils_none(server, session, unused):
     assert backups(server)[-1][1] == "increment"
 
 
-def test_a_restore_after_many_starts(server):
+@pytest.fixture
+def own_disk(server):
+    """The project's folder is a mount point, so nothing can take its place."""
+    folder = "/var/lib/zeo/hewlsample"
+    server.check_output("mount --bind %s %s", folder, folder)
+    yield
+    server.check_output("umount --lazy %s", folder)
+
+
+def test_a_restore_after_many_starts(server, own_disk):
     """After five starts in five minutes systemd refuses the next, unless somebody says that it is meant."""
     server.check_output("zeoctl restart")
     for _ in range(4):
@@ -214,6 +223,21 @@ def test_a_restore_after_many_starts(server):
     server.check_output("zeoctl backup hewlsample && zeoctl restore hewlsample")
     assert server.run("zeoctl status").rc == 0
     server.check_output("rm -r /var/lib/zeo/hewlsample/before-*")
+
+
+def test_old_backups_go_and_attached_files_are_there_once(server, session, lab, unused):
+    """A week later a new set begins; when there are five, the first goes."""
+    session("server", "attach" if "peat2" in lab.hosts else "blob", prefix=unused)
+    server.check_output("zeoctl backup hewlsample")
+    first = last_set(server)
+    for _ in range(5):
+        server.check_output("touch --date='8 days ago' %s/begun", last_set(server))
+        server.check_output("zeoctl backup hewlsample")
+    sets = server.check_output("ls -d /var/backups/peat-server/hewlsample/2*").splitlines()
+    assert len(sets) == 5 and first not in sets
+    before, last = (server.check_output("find %s/blobs -name '*.blob' -printf '%%i %%f\n'", path) for path in sets[-2:])
+    assert last and set(last.splitlines()) == set(before.splitlines())
+    server.check_output("zeoctl verify hewlsample")
 
 
 def test_a_clock_that_went_back_is_reported(server):

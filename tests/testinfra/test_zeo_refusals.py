@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import wait_until
+from conftest import put, wait_until
 
 INTRUDER_PORT = 8099
 
@@ -60,6 +60,20 @@ def test_a_zeo_server_that_nobody_looks_after(refused, server):
         assert "by a ZEO server, process" in said and "that systemd did not start: end it with `kill" in said
     finally:
         server.check_output("kill $(cat /run/other); rm -f /run/orphan.fs*")
+
+
+def test_what_zeos_own_programs_refuse_takes_no_place(refused, server):
+    """Whatever passed everything before: here they refuse all there is."""
+    program, look = "/opt/zeo/bin/zeoctl", "cat /etc/zeo/zeo.conf /run/zeo/zeo.pid; ls /etc/zeo"
+    server.check_output(f"mv {program} {program}.kept")
+    put(server, b"#!/bin/sh\necho no such option >&2; exit 2\n", program)
+    before = server.check_output(f"chmod 755 {program}; {look}")
+    try:
+        said = refused({"zeo_transaction_timeout": 33})
+    finally:
+        server.check_output(f"mv {program}.kept {program}")
+    assert "ZEO refuses the new configuration; the server was left as it was" in said and "no such option" in said
+    assert server.check_output(look) == before
 
 
 def test_an_interpreter_that_is_another(refused, lab):
