@@ -391,6 +391,13 @@ def test_a_certificate_that_was_placed_and_not_shown_is(site, wanted, server):
     assert "server" in server.check_output(shown)
 
 
+def test_a_part_of_the_site_can_be_run_alone(site, wanted):
+    """Forwarder and phpMyAdmin, which are not in it, need not be told of the certificate."""
+    run = site(wanted, "--tags=firewall", check=True)
+    assert run.ok, run.failure
+    assert run.changed == []
+
+
 # What is refused before anything changes, and off again
 
 
