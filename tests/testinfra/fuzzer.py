@@ -66,7 +66,7 @@ connections: list[pymysql.Connection] = []
 #: Programs that were started, shells among them: (what Python calls that, with what).
 started: list[tuple] = []
 _STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn")
-sys.addaudithook(lambda event, with_what: started.append((event, with_what)) if event in _STARTS else None)
+sys.addaudithook(lambda event, what, starts=_STARTS: started.append((event, what)) if event in starts else None)
 
 
 def seen(function, keep):
@@ -93,6 +93,11 @@ accounts.plan = seen(accounts.plan, lambda _arguments, plan: plans.append(plan))
 
 # What the server received
 
+#: The connections there are, until the server counts what each did once. MySQL's PROCESSLIST forgets them before that.
+_CONNECTIONS = {
+    "mariadb": "SELECT ID FROM information_schema.PROCESSLIST",
+    "mysql": "SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL",
+}[FLAVOUR]
 _HEAD = re.compile(rb"(?:\d{6} +\d+:\d\d:\d\d\t|\d{4}-\d\d-\d\dT[\d:.]+Z\t|\t\t) *(\d+) ([A-Z][A-Za-z ]*)\t?")
 # What the driver and sql.connect say first.
 _PRELUDE = re.compile(
@@ -100,8 +105,12 @@ _PRELUDE = re.compile(
 )
 
 
-def hold_log(start: int, threads: list[int]) -> None:
-    """Hold what the log says of the module's connections since then against what was sent, byte for byte."""
+def hold_log(start: int, threads: list[int]) -> list[bytes]:
+    """Hold what the log says of the module's connections since then against what was sent, byte for byte.
+
+    Return what it says of connections that are neither the module's nor this program's.
+    """
+    strangers: list[bytes] = []
     with open(LOG, "rb") as file:
         file.seek(start)
         log = file.read()
@@ -112,7 +121,10 @@ def hold_log(start: int, threads: list[int]) -> None:
             raise Wrong(f"after {count} statements the log goes on with {log[position : position + 200]!r}")
         position = head.end()
         if int(head[1]) not in threads or head[2] != b"Query":
-            position = log.index(b"\n", position) + 1
+            end = log.index(b"\n", position) + 1
+            if int(head[1]) not in (*threads, own.thread_id()):
+                strangers.append(log[head.start() : end])
+            position = end
         elif count == 0 and (prelude := _PRELUDE.match(log, position)):
             position = prelude.end()
         else:
@@ -122,6 +134,7 @@ def hold_log(start: int, threads: list[int]) -> None:
             position, count = position + len(text), count + 1
     if count != len(sent):
         raise Wrong(f"the server did not receive {sent[count:]}")
+    return strangers
 
 
 _TOKEN = re.compile(r"'(?:[^'\\]|\\.|'')*'|`(?:[^`]|``)*`|\w+|.", re.DOTALL)
@@ -180,13 +193,26 @@ def others() -> tuple:
     return databases, query(f"SELECT * FROM {WITNESS}.t")
 
 
+def hold_counters(counted: dict[str, int], strangers: list[bytes]) -> None:
+    """Hold how the counters rose since then against what was sent, as soon as they agree or after two seconds."""
+    deadline = time.monotonic() + 2
+    while True:
+        risen = {name: value - counted.get(name, 0) for name, value in counters().items()}
+        wrong = {name: (value, kinds()[name]) for name, value in risen.items() if value != kinds()[name]}
+        if not wrong:
+            return
+        if time.monotonic() > deadline:
+            raise Wrong(f"counted by the server, and sent: {wrong}; others sent {strangers}; sent were {sent}")
+        time.sleep(0.01)
+
+
 def end_connections() -> list[int]:
-    """End the module's connections; return their numbers. The server counts what one that is just ending did twice."""
+    """End the module's connections; return their numbers. MySQL counts what one that is just ending did twice."""
     threads = [connection.thread_id() for connection in connections]
     for connection in connections:
         if connection.open:
             connection.close()
-    while {*threads} & {number for (number,) in query("SELECT ID FROM information_schema.PROCESSLIST")}:
+    while {*threads} & {number for (number,) in query(_CONNECTIONS)}:
         time.sleep(0.001)
     return threads
 
@@ -203,10 +229,7 @@ def hold(act, learning: bool):
     threads = end_connections()
     if started:
         raise Wrong(f"programs were started: {started}")
-    risen = {name: value - counted.get(name, 0) for name, value in counters().items()}
-    hold_log(start, threads)
-    if {name: value for name, value in risen.items() if value} != kinds():
-        raise Wrong(f"the server counted {risen}, sent were {kinds()}")
+    hold_counters(counted, hold_log(start, threads))
     for statement in sent:
         if learning:
             known.add(form(statement))
