@@ -230,7 +230,7 @@ def test_a_browser_elsewhere_gets_nothing(desks, lab, stranger, family, picture)
     with pytest.raises(Error, match="ERR_SOCKS_CONNECTION_FAILED"):
         page.goto(address_of(lab, family))
     # The browser says so on a page of its own, which comes a moment later.
-    expect(page.locator("body")).to_contain_text("This site can’t be reached")
+    expect(page.locator("body")).to_contain_text("be reached")
     picture(page, f"refused-{family}")
     page.context.close()
     # The way there is open: it is the port that is refused.
