@@ -1,14 +1,12 @@
 """What accounts can do from which address of this host, tried on the server.
 
-usage: reach.py probe JSON   {"server", "port", "logins": [{"user", "password", "from", "tls"}], "projects": []}
-                             and perhaps "more": {name: statement}, which is tried besides
-       reach.py answer       `probe` for each line of the standard input, with a line for each
+usage: reach.py answer       answers each line of the standard input with a line
        reach.py hold JSON    one login: asks again and again until the server ends the session
 
-JSON may come from the standard input: `-`.
-
-`probe` prints a list: for each login the number of the error that refused it, or what it can do by project.
-`hold` prints "connected", then the number of the error that ended it.
+To answer is given {"server", "port", "logins": [{"user", "password", "from", "tls"}], "projects": []} and perhaps
+"more": {name: statement}, which is tried besides. The answer is a list: for each login the number of the error that
+refused it, or what it can do by project. `hold` gets the same with one "login"; it prints "connected", then the number
+of the error that ended it. Its JSON may come from the standard input: `-`.
 """
 
 import json
@@ -91,11 +89,7 @@ def main(command, words):
         for line in sys.stdin:
             print(json.dumps(probe(**json.loads(line))), flush=True)
         return
-    arguments = json.loads(sys.stdin.read() if words[0] == "-" else words[0])
-    if command == "probe":
-        print(json.dumps(probe(**arguments)))
-    else:
-        hold(**arguments)
+    hold(**json.loads(sys.stdin.read() if words[0] == "-" else words[0]))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ REFUSED = (1045, 1130, 1698)
 READS = {"read"}
 WRITES = {"read", "insert", "update", "delete", "temporary", "pack"}
 
+#: Runs tests/clients/reach.py on the host modern, where `log_in` puts it.
+REACH = (INTERPRETERS["relstorage4"], "/usr/local/lib/peat-tests/reach.py")
+
 #: Name of a project -> its clients and whether it keeps history.
 Projects = Mapping[str, "tuple[str, bool]"]
 
@@ -60,18 +63,19 @@ def databases(sql, projects: Projects) -> Iterator[None]:
 @contextlib.contextmanager
 def peat_access(lab: Lab) -> Iterator[Callable[[dict], dict]]:
     """Give peat_access(arguments) -> the module's result on the server."""
-    ssh = onhost.ssh(lab.server)
-    onhost.install(ssh)
-    with onhost.runner(ssh) as ask:
+    with onhost.module(onhost.ssh(lab.server), "peat_access") as ask:
 
         def run(arguments: dict) -> dict:
-            said = ask(["peat_access", arguments])
-            found = onhost.result(said)
-            assert "seconds" in found, said
+            found = ask(arguments)
             assert not found.get("failed"), found["msg"]
             return found
 
         yield run
+
+
+def server(lab: Lab) -> dict:
+    """Where reach.py finds the server."""
+    return {"server": [lab.server["address"], lab.server["address6"]], "port": lab.server["port"]}
 
 
 @contextlib.contextmanager
@@ -80,10 +84,9 @@ def log_in(lab: Lab, modern) -> Iterator[Callable[[list[dict], Projects], list]]
 
     A login has `user`, `password`, `from` (an address of the host modern) and `tls`. `more` are attempts by name.
     """
-    path = "/usr/local/lib/peat-tests/reach.py"
-    put(modern, (CLIENTS / "reach.py").read_bytes(), path)
-    to = {"server": [lab.server["address"], lab.server["address6"]], "port": lab.server["port"]}
-    with onhost.talk([*onhost.ssh(lab.hosts["modern"]), INTERPRETERS["relstorage4"], path, "answer"]) as ask:
+    put(modern, (CLIENTS / "reach.py").read_bytes(), REACH[1])
+    to = server(lab)
+    with onhost.talk([*onhost.ssh(lab.hosts["modern"]), *REACH, "answer"]) as ask:
 
         def run(logins: list[dict], projects: Projects, more: Mapping[str, str] | None = None) -> list:
             return [

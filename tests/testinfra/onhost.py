@@ -143,6 +143,21 @@ def runner(ssh: list[str]) -> contextlib.AbstractContextManager[Callable]:
     return talk([*ssh, f"python3 {FOLDER}/start.py"])
 
 
+@contextlib.contextmanager
+def module(ssh: list[str], name: str) -> Iterator[Callable[..., dict]]:
+    """Install everything; give run(arguments, check=False) -> what a module handed back, in diff mode."""
+    install(ssh)
+    with runner(ssh) as ask:
+
+        def run(arguments: dict, check: bool = False) -> dict:
+            said = ask([name, {**arguments, "_ansible_check_mode": check, "_ansible_diff": True}])
+            found = result(said)
+            assert "seconds" in found, said
+            return found
+
+        yield run
+
+
 def run(ssh: list[str], module: str, **arguments) -> dict:
     """Run a module on the host with arguments of any size; what it handed back, as `result` says."""
     words = [*ssh, f"python3 {FOLDER}/start.py {module} -"]

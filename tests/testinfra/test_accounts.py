@@ -7,24 +7,22 @@ lets in.
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import random
 import shlex
+import subprocess
 
+import logins
+import onhost
 import pytest
-from conftest import CLIENTS, INTERPRETERS, run_ansible, wait_until
-from peat import lab as description
+from conftest import run_ansible, wait_until
+from logins import READS, REFUSED, WRITES
 from peat.passwords import generate
 
 PROJECTS = {"acc_ount": ("peat2", True), "accXount": ("relstorage4", True), "accfree": ("relstorage4", False)}
-TABLES = ("object_state", "pack_object", "pack_state", "pack_state_tid")
 PASSWORDS = {"ann": "ann's own password", "bob": 'bob "has" \\ another', "cat": "the password of cat"}
-REFUSED = (1045, 1130, 1698)
 PEOPLE = 2000  # of which fifty are made with one statement
-READS = {"read"}
-WRITES = {"read", "insert", "update", "delete", "temporary", "pack"}
 
 
 @pytest.fixture(scope="module")
@@ -41,92 +39,61 @@ def addresses(modern, nets):
         *(f"{net4}.{number}" for number in (90, 91, 100, 126)),
         *(f"{net6}:ca:{tail}" for tail in (":90", ":91", ":1:7", "5::7")),
     ]
-    for address in more:
-        length, option = ("128", "nodad") if ":" in address else ("32", "")
-        assert modern.run(f"ip address replace {address}/{length} dev eth0 {option}").rc == 0
-    yield more
-    for address in more:
-        modern.run(f"ip address delete {address}/{128 if ':' in address else 32} dev eth0")
+    with logins.more_addresses(modern, more):
+        yield more
 
 
 @pytest.fixture(scope="module")
 def databases(sql, site):
     """The projects' databases with the tables that rights are about; then the scenario's list again."""
-    for name in PROJECTS:
-        sql(f"CREATE DATABASE IF NOT EXISTS `{name}`")
-        for table in TABLES:
-            sql(f"CREATE TABLE IF NOT EXISTS `{name}`.{table} (zoid INT)")
-        sql(f"DROP PROCEDURE IF EXISTS `{name}`.nothing")
-        sql(f"CREATE PROCEDURE `{name}`.nothing() SQL SECURITY INVOKER SELECT 1")
     site.to_restore = True
-    yield
-    for name in PROJECTS:
-        sql(f"DROP DATABASE `{name}`")
+    with logins.databases(sql, PROJECTS):
+        yield
 
 
-@pytest.fixture
-def access(databases, tmp_path):
+def given(projects, people=None, **more):
+    """The arguments of a list."""
+    people = people or [{"name": name, "from": ["192.0.2.1"]} for name in PASSWORDS]
+    return {"people": people, "projects": projects, "passwords": PASSWORDS, "allow_anywhere": True, **more}
+
+
+@pytest.fixture(scope="module")
+def access(databases, lab):
     """access(projects, people=..., passwords=..., check=False) -> the module's result."""
+    with onhost.module(onhost.ssh(lab.server), "peat_access") as run:
 
-    def run(projects, people=None, check=False, fails=False, **arguments):
-        arguments = {
-            "people": people or [{"name": name, "from": ["192.0.2.1"]} for name in PASSWORDS],
-            "projects": projects,
-            "passwords": PASSWORDS,
-            "allow_anywhere": True,
-            **arguments,
-        }
-        # Thousands of people are more than a command line can hold.
-        file = tmp_path / "arguments.json"
-        file.write_text(json.dumps({"arguments": arguments}))
-        words = ["mysql", "--diff", f"--extra-vars=@{file}", "--module-name=peat_access"]
-        words.append("--args=" + json.dumps({name: f"{{{{ arguments.{name} }}}}" for name in arguments}))
-        code, report, text = run_ansible("ansible", *words, *(["--check"] if check else []))
-        assert report, text
-        (result,) = report["plays"][0]["tasks"][0]["hosts"].values()
-        assert bool(code) is fails, result.get("msg", text)
-        return result
+        def ask(projects, people=None, check=False, fails=False, **more):
+            result = run(given(projects, people, **more), check)
+            assert result.get("failed", False) is fails, result
+            return result
 
-    return run
-
-
-def program(command, lab, **arguments):
-    """Shell words that run tests/clients/reach.py on a client host."""
-    text = base64.b64encode((CLIENTS / "reach.py").read_bytes()).decode()
-    server = [lab.server["address"], lab.server["address6"]]
-    data = shlex.quote(json.dumps({"server": server, "port": lab.server["port"], **arguments}))
-    return f"echo {text} | base64 --decode | {INTERPRETERS['relstorage4']} - {command} {data}"
+        yield ask
 
 
 @pytest.fixture(scope="module")
 def reach(lab, modern):
     """reach([(user, address), ...]) -> for each an error's number, or what it can do by project."""
+    with logins.log_in(lab, modern) as log_in:
 
-    def run(pairs, passwords=PASSWORDS, tls=True):
-        logins = [{"user": user, "password": passwords[user], "from": source, "tls": tls} for user, source in pairs]
-        done = modern.run(program("probe", lab, logins=logins, projects=list(PROJECTS)))
-        assert done.rc == 0, done.stderr
-        return [
-            result if isinstance(result, int) else {name: set(able) for name, able in result.items()}
-            for result in json.loads(done.stdout)
-        ]
+        def run(pairs, passwords=PASSWORDS, tls=True):
+            words = ({"user": user, "password": passwords[user], "from": source} for user, source in pairs)
+            return log_in([{**login, "tls": tls} for login in words], PROJECTS)
 
-    return run
+        yield run
 
 
 @pytest.fixture
-def hold(lab, modern):
+def hold(reach, lab, modern):
     """hold(user, address) -> a function that returns the error that ended this session, None while it lives."""
     units = []
 
     def run(user, source):
         unit = f"peat-hold-{len(units)}"
         login = {"user": user, "password": PASSWORDS[user], "from": source}
-        line = program("hold", lab, login=login)
         log = f"/run/{unit}.log"
-        modern.run(f"rm -f {log}")
-        command = f"systemd-run --quiet --collect --unit={unit} --property=StandardOutput=file:{log} sh -c %s"
-        assert modern.run(command, line).rc == 0
+        command = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--property=StandardOutput=file:{log}"]
+        command += [*logins.REACH, "hold", json.dumps({**logins.server(lab), "login": login})]
+        modern.check_output(f"rm -f {log} && {shlex.join(command)}")
         units.append(unit)
 
         def lines():
@@ -150,24 +117,12 @@ def by(person, *sources):
     return {"person": person, "from": list(sources)}
 
 
-def expected(projects, user, source):
-    """What the list says of one login, in the words of reach.py; None where it has no account there."""
-    people = [{"name": name, "from": ["192.0.2.1"]} for name in PASSWORDS]
-    matrix = description.load([], people, projects, allow_anywhere=True).matrix
-    result = {}
-    for name, (clients, _) in PROJECTS.items():
-        rows = [row for row in matrix if (row.person, row.project) == (user, name)]
-        level = description.level_at(rows, source)
-        writes = WRITES | ({"call"} if clients == "relstorage4" else set())
-        result[name] = {None: set(), "read": READS, "write": writes}[level]
-    return result if any(result.values()) else None
-
-
 def hold_against_the_list(reach, projects, addresses):
+    rows = logins.matrix(given(projects, networks=[]))
     pairs = list(itertools.product(PASSWORDS, addresses))
     wrong = []
     for (user, source), got in zip(pairs, reach(pairs), strict=True):
-        said = expected(projects, user, source)
+        said = logins.said(rows, PROJECTS, user, source)
         if said is None and got not in REFUSED:
             wrong.append((user, source, "was let in", got))
         if said is not None and got != said:
@@ -235,8 +190,7 @@ def test_tls_is_required_of_whom_the_list_says(access, reach, addresses, sql):
     in_clear = reach(pairs, tls=False)
     assert in_clear[0]["accXount"] == WRITES | {"call"}
     assert in_clear[1] in REFUSED
-    # Debian 12's server has a certificate only if somebody gives it one.
-    if sql("SHOW GLOBAL STATUS LIKE 'Ssl_server_not_after'")[0][1:] != [""]:
+    if logins.offers_tls(sql):
         assert reach(pairs)[1]["accXount"] == WRITES | {"call"}
 
 
@@ -417,7 +371,7 @@ def test_sessions_of_whom_the_list_gives_less_end(access, hold, reach, addresses
     assert reach([("bob", first)])[0] in REFUSED
 
 
-def test_a_run_killed_half_way_is_finished_by_the_next(access, server, sql, addresses, hold):
+def test_a_run_killed_half_way_is_finished_by_the_next(access, lab, server, sql, addresses, hold):
     """Whatever exists in between has its password, and nothing beyond the list."""
     access([project("acc_ount", write=[by("ann", addresses[0])])])
     session = hold("ann", addresses[0])
@@ -428,14 +382,15 @@ def test_a_run_killed_half_way_is_finished_by_the_next(access, server, sql, addr
     projects = [
         project("acc_ount", write=[f"person{number}" for number in range(PEOPLE)], read=[by("ann", addresses[0])])
     ]
-    # The server itself ends the module at its 20th account, so that no timing decides.
+    # The host itself ends the module at its 20th account, so that no timing decides.
     client = "mariadb" if server.exists("mariadb") else "mysql"
     query = "SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'person%'"
     count = f'{client} --batch --skip-column-names --execute="{query}"'
-    watch = f"while [ $({count}) -lt 20 ]; do :; done; pkill --signal KILL python3"
+    watch = f"while [ $({count}) -lt 20 ]; do :; done; pkill --signal KILL --full 'start.py [p]eat_access'"
     assert server.run("systemd-run --quiet --collect --unit=peat-kill sh -c %s", watch).rc == 0
-    failed = access(projects, people=people, passwords=passwords, fails=True)
-    assert failed.get("msg") or failed.get("unreachable")
+    words = [*onhost.ssh(lab.server), f"python3 {onhost.FOLDER}/start.py peat_access -"]
+    text = json.dumps(given(projects, people, passwords=passwords))
+    assert subprocess.run(words, input=text, text=True, capture_output=True).stdout == ""
     assert 20 <= int(sql(query)[0][0]) < PEOPLE
     assert sql("SELECT user FROM mysql.user WHERE user LIKE 'person%' AND authentication_string = ''") == []
     assert session() is None  # its rights have shrunk, and the killed run did not come to end it

@@ -1,15 +1,16 @@
 """Databases of projects: made, recognised, kept right, removed only with a dump.
 
-The module runs on the server as Ansible runs it, over projects of its own beside those of the scenario: KINDS, which
+The module runs on the server as site.yml runs it, over projects of its own beside those of the scenario: KINDS, which
 every test leaves as it found them, and others, which end with their test. Nothing else on the server is touched.
 """
 
 from __future__ import annotations
 
-import json
+import importlib.util
 
+import onhost
 import pytest
-from conftest import run_ansible, wait_until
+from conftest import REPOSITORY, wait_until
 
 KINDS = {
     "schematest_p2hp": {"clients": "peat2"},
@@ -33,19 +34,19 @@ def ours(sql):
 
 
 @pytest.fixture(scope="module")
-def schema(sql):
+def schema(sql, lab):
     """schema(projects, check=False, **arguments): the module's result on the server."""
     ((version,),) = sql("SELECT VERSION()")
+    spec = importlib.util.spec_from_file_location("filters", REPOSITORY / "filter_plugins/relstorage.py")
+    filters = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(filters)
+    with onhost.module(onhost.ssh(lab.server), "relstorage_schema") as run:
 
-    def run(listed: list[dict], check: bool = False, **arguments) -> dict:
-        procedures = f"'{version}' | relstorage_procedures({json.dumps(listed)})"
-        arguments = {"projects": listed, "procedures": "{{ " + procedures + " }}", **arguments}
-        options = ["--module-name=relstorage_schema", f"--args={json.dumps(arguments)}", "--diff"]
-        _code, report, text = run_ansible("ansible", "server", *options, *(["--check"] if check else []))
-        assert report, text
-        return report["plays"][0]["tasks"][0]["hosts"]["server"]
+        def ask(listed: list[dict], check: bool = False, **arguments) -> dict:
+            procedures = filters.relstorage_procedures(version, listed)
+            return run({"projects": listed, "procedures": procedures, **arguments}, check)
 
-    return run
+        yield ask
 
 
 @pytest.fixture(scope="module")

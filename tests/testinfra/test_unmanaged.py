@@ -232,9 +232,8 @@ def test_locked(access, lists, sql, zoo, lab, modern, log_in, address):
     untouched = shown(sql, *UNTOUCHED)
     rights = shown(sql, "zoe", "rob", "definer")[1]
     assert log_in("zoe", FOREIGN, address)["un_managed"] == {"read"} | {"insert", "create"}
-    data = {"server": [lab.server["address"]], "port": lab.server["port"]}
-    data["login"] = {"user": "zoe", "password": FOREIGN, "from": address}
-    line = [INTERPRETERS["relstorage4"], "/usr/local/lib/peat-tests/reach.py", "hold", json.dumps(data)]
+    data = {**logins.server(lab), "login": {"user": "zoe", "password": FOREIGN, "from": address}}
+    line = [*logins.REACH, "hold", json.dumps(data)]
     session = subprocess.Popen(
         [*onhost.ssh(lab.hosts["modern"]), shlex.join(line)],
         stdout=subprocess.PIPE,
