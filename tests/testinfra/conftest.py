@@ -145,6 +145,12 @@ def put(host: testinfra.host.Host, content: bytes, path: str) -> None:
         host.check_output(f"echo {piece} | base64 --decode {redirect} {path}")
 
 
+def background(unit: str, log: str, *options: str) -> str:
+    """Shell words that make the command after them a unit of systemd; once they end, it runs and has its log."""
+    words = ["systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={unit}"]
+    return f"rm -f {log} && {shlex.join([*words, f'--property=StandardOutput=file:{log}', *options])}"
+
+
 def at_once(function: Callable, *arguments: tuple) -> list:
     """Call a function with each of the arguments, all at the same time; return what it returned, in their order."""
     with concurrent.futures.ThreadPoolExecutor(len(arguments)) as pool:
@@ -456,11 +462,8 @@ class Clients:
         unit = f"peat-test-{next(self.numbers)}"
         log = f"/run/{unit}.log"
         loop = Loop(self.hosts[host], unit, log)
-        done = loop.host.run(
-            f"rm -f {log} {log}.err && systemd-run --quiet --collect --unit={unit} --property=StandardOutput=file:{log}"
-            f" --property=StandardError=file:{log}.err --setenv=PEAT_PASSWORD={shlex.quote(password)} {line}"
-        )
-        assert done.rc == 0, done.stderr
+        words = background(unit, log, f"--property=StandardError=file:{log}.err", f"--setenv=PEAT_PASSWORD={password}")
+        loop.host.check_output(f"rm -f {log}.err && {words} {line}")
         self.loops.append(loop)
         return loop
 

@@ -143,6 +143,18 @@ def runner(ssh: list[str]) -> contextlib.AbstractContextManager[Callable]:
     return talk([*ssh, f"python3 {FOLDER}/start.py"])
 
 
+class Done:
+    """What a module handed back."""
+
+    def __init__(self, result: dict) -> None:
+        self.result, self.ok = result, not result.get("failed")
+        self.changed, self.diff = result.get("changed", False), result.get("diff")
+        self.failure = result.get("msg", "")
+
+    def warned(self, text: str) -> bool:
+        return any(text in str(warning) for warning in self.result.get("warnings", []))
+
+
 @contextlib.contextmanager
 def module(ssh: list[str], name: str) -> Iterator[Callable[..., dict]]:
     """Install everything; give run(arguments, check=False) -> what a module handed back, in diff mode."""

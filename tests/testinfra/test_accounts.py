@@ -16,7 +16,7 @@ import subprocess
 import logins
 import onhost
 import pytest
-from conftest import run_ansible, wait_until
+from conftest import background, run_ansible, wait_until
 from logins import READS, REFUSED, WRITES
 from peat.passwords import generate
 
@@ -91,9 +91,8 @@ def hold(reach, lab, modern):
         unit = f"peat-hold-{len(units)}"
         login = {"user": user, "password": PASSWORDS[user], "from": source}
         log = f"/run/{unit}.log"
-        command = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--property=StandardOutput=file:{log}"]
-        command += [*logins.REACH, "hold", json.dumps({**logins.server(lab), "login": login})]
-        modern.check_output(f"rm -f {log} && {shlex.join(command)}")
+        command = [*logins.REACH, "hold", json.dumps({**logins.server(lab), "login": login})]
+        modern.check_output(f"{background(unit, log)} {shlex.join(command)}")
         units.append(unit)
 
         def lines():

@@ -1,6 +1,6 @@
 """Who gets through to the server's port, and that nothing that happens to a host opens it wider.
 
-The role is run by itself here, which takes two seconds; most runs of site.yml are in other files.
+Most of it is shown with the role's module alone, given what the role gives it, or with the role by itself.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import onhost
 import pytest
-from conftest import Run, run_ansible, wait_until
+from conftest import Run, background, run_ansible, wait_until
 from peat.ruleset import flatten
 
 #: What the playbook gives the role.
@@ -113,12 +114,7 @@ class Unit:
     def __init__(self, host, name: str, program: str, *arguments: object) -> None:
         self.host, self.name, self.log = host, name, f"/run/{name}.log"
         words = shlex.join(map(str, arguments))
-        done = host.run(
-            f"rm -f {self.log} && systemd-run --quiet --collect --unit={name} --property=StandardOutput=file:{self.log}"
-            f" python3 -c %s {words}",
-            program,
-        )
-        assert done.rc == 0, done.stderr
+        host.check_output(f"{background(name, self.log)} python3 -c %s {words}", program)
 
     def output(self) -> str:
         return self.host.check_output("cat %s", self.log)
@@ -150,16 +146,6 @@ class Role:
                 )
             )
 
-    def made(self, **variables: object) -> Run:
-        """A run that must succeed, and change what a check run said it would; another changes nothing."""
-        predicted, done = self(check=True, **variables), self(**variables)
-        assert predicted.ok, predicted.failure
-        assert done.ok, done.failure
-        assert predicted.diffs == done.diffs
-        again = self(**variables)
-        assert again.ok and not again.changed, again.diffs
-        return done
-
 
 @pytest.fixture(scope="module")
 def role(lab, peat2, modern, stranger) -> Iterator[Role]:
@@ -168,11 +154,36 @@ def role(lab, peat2, modern, stranger) -> Iterator[Role]:
         for family in ("address", "address6"):
             python(host, CONNECT, lab.server[family], 22)
     runner = Role(lab.server["port"])
-    before = runner()
-    assert before.ok and not before.changed, before.diffs or before.failure
     yield runner
     after = runner()
     assert after.ok, after.failure
+
+
+@pytest.fixture(scope="module")
+def change(lab, role) -> Iterator[Callable[..., onhost.Done]]:
+    """change(check=False, **arguments): the module with other arguments than the role's."""
+    before = role()
+    assert before.ok and not before.changed, before.diffs or before.failure
+    arguments = before.output_of(TASK.partition(" : ")[2])[0]["invocation"]["module_args"]
+    with onhost.module(onhost.ssh(lab.server), "firewall_table") as module:
+        yield lambda check=False, **others: onhost.Done(module({**arguments, **others}, check))
+
+
+@pytest.fixture(scope="module")
+def make(change) -> Callable[..., onhost.Done]:
+    """make(**arguments): it must succeed, and change what a check run said it would; another changes nothing."""
+
+    def run(**arguments: object) -> onhost.Done:
+        predicted, done = change(check=True, **arguments), change(**arguments)
+        assert predicted.ok, predicted.failure
+        assert done.ok, done.failure
+        assert predicted.changed and done.changed
+        assert predicted.diff == done.diff
+        again = change(**arguments)
+        assert again.ok and not again.changed, again.diff
+        return done
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -226,10 +237,10 @@ def test_the_server_reaches_itself(server, address, port, role):
     assert knock(server, address, port) == "open"
 
 
-def test_what_was_counted_is_no_drift(server, role):
+def test_what_was_counted_is_no_drift(server, change):
     assert "reject" in server.check_output("nft list table inet peat | grep 'packets [1-9]'")
-    done = role()
-    assert done.ok and not done.changed, done.diffs
+    done = change()
+    assert done.ok and not done.changed, done.diff
 
 
 # What can happen to a host
@@ -278,42 +289,42 @@ def test_replacing_the_table_lets_nobody_in(server, stranger, address, port, rol
 
 def test_a_deleted_table_comes_back_with_the_next_run(server, stranger, lab, port, role, site):
     server.check_output("nft delete table inet peat")
-    predicted, done = site(check=True), site()
+    predicted, done = site(None, "--tags=firewall", check=True), site(None, "--tags=firewall")
     assert done.ok, done.failure
     assert predicted.changed == done.changed == [("server", TASK)]
     for family in ("address", "address6"):
         assert knock(stranger, lab.server[family], port) == "ConnectionRefusedError"
 
 
-def test_a_table_that_was_changed_by_hand_is_put_back(server, lab, role, port):
+def test_a_table_that_was_changed_by_hand_is_put_back(server, lab, make, port):
     before = table(server)
     stranger = lab.hosts["stranger"]["address"]
     server.check_output(f"nft add element inet peat tcp_{port}_ipv4 {{ {stranger} }}")
     server.check_output("nft insert rule inet peat input udp dport 99 accept")
-    [(_host, _task, [[old, new, _]])] = role.made().diffs
-    assert set(old.splitlines()) - set(new.splitlines()) == {
+    diff = make().diff
+    assert set(diff["before"].splitlines()) - set(diff["after"].splitlines()) == {
         f"set tcp_{port}_ipv4: {stranger}",
         "chain input: udp dport 99 accept",
     }
     assert table(server) == before
 
 
-def test_whatever_would_be_missing_after_a_boot_is_put_back(server, role):
+def test_whatever_would_be_missing_after_a_boot_is_put_back(server, make):
     drop_in = "/etc/systemd/system/nftables.service.d/peat-firewall.conf"
     server.check_output(f"echo >> /etc/peat-firewall.nft && rm {drop_in}")
     server.check_output("systemctl disable --now peat-firewall.service")
-    [(_host, _task, [[old, new, _]])] = role.made().diffs
-    assert set(old.splitlines()) - set(new.splitlines()) == {
+    diff = make().diff
+    assert set(diff["before"].splitlines()) - set(diff["after"].splitlines()) == {
         "file /etc/peat-firewall.nft: differs",
         f"file {drop_in}: missing",
         "unit peat-firewall.service: disabled, inactive",
     }
 
 
-def test_a_masked_unit_is_not_passed_over(server, role):
+def test_a_masked_unit_is_not_passed_over(server, change):
     unit = "/etc/systemd/system/peat-firewall.service"
     server.check_output(f"mv {unit} /root/ && systemctl mask peat-firewall.service")
-    failed = role()
+    failed = change()
     server.check_output(f"systemctl unmask peat-firewall.service && mv /root/peat-firewall.service {unit}")
     server.check_output("systemctl daemon-reload")
     assert "systemctl unmask peat-firewall.service" in failed.failure
@@ -329,8 +340,8 @@ def test_a_bad_address_is_refused_before_anything_is_changed(server, role, port)
     assert table(server) == before
 
 
-def test_an_address_that_leaves_the_list_loses_its_open_connections(server, modern, peat2, lab, role, declared):
-    assert role(firewall_openings=[{"port": OTHER_PORT, "sources": declared}]).ok
+def test_an_address_that_leaves_the_list_loses_its_open_connections(modern, peat2, lab, change, make, declared):
+    assert change(openings=[{"port": OTHER_PORT, "sources": declared}]).ok
     go = "/run/peat-test-go"
     talks = []
     for host in (modern, peat2):
@@ -340,7 +351,7 @@ def test_an_address_that_leaves_the_list_loses_its_open_connections(server, mode
     for talk in talks:
         wait_until(lambda talk=talk: "first: b'x'" in talk.output(), "an open connection")
     stays = [lab.hosts["peat2"]["address"], lab.hosts["peat2"]["address6"]]
-    role.made(firewall_openings=[{"port": OTHER_PORT, "sources": stays}])
+    make(openings=[{"port": OTHER_PORT, "sources": stays}])
     for host in (modern, peat2):
         host.check_output("touch %s", go)
     for talk in talks:
@@ -380,7 +391,7 @@ def knocked(modern, stranger, lab, port) -> Iterator[Callable[[str], Callable[[]
         unit.stop()
 
 
-def test_ten_thousand_addresses_come_in_one_transaction(server, port, role, declared, transactions, knocked):
+def test_ten_thousand_addresses_come_in_one_transaction(server, port, change, make, declared, transactions, knocked):
     """Nobody else is let in while one such list takes another's place, nobody declared refused while a few change."""
     dice = random.Random(1)
     numbers = dice.sample(range(2**27, 2**31), 16_000)
@@ -390,15 +401,15 @@ def test_ten_thousand_addresses_come_in_one_transaction(server, port, role, decl
     around = [str(ipaddress.IPv4Network((number, 24), strict=False)) for number in numbers[6_000:6_500]]
     first = declared + many[:8_000] + many6[:2_000]
     second = declared + many[4_000:12_000] + many6[1_000:3_000] + around
-    role.made(firewall_openings=[{"port": port, "sources": first}])
+    make(openings=[{"port": port, "sources": first}])
     elements = Counter(line.split(": ")[0] for line in flatten(table(server)).splitlines())
     assert elements[f"set tcp_{port}_ipv4"] > 7_900 and elements[f"set tcp_{port}_ipv6"] > 1_900
     strangers = knocked("stranger")
-    assert role(firewall_openings=[{"port": port, "sources": second}]).changed
+    assert change(openings=[{"port": port, "sources": second}]).changed
     assert list(strangers()) == ["ConnectionRefusedError"]
     members, strangers = knocked("modern"), knocked("stranger")
     few = [*second[:-3], *many[15_000:15_003], *many6[3_500:3_503]]
-    assert role(firewall_openings=[{"port": port, "sources": few}]).changed
+    assert change(openings=[{"port": port, "sources": few}]).changed
     seen = members()
     # A busy server may let a client wait; it is only the firewall that refuses one.
     assert seen["open"] and not {"ConnectionRefusedError", "ConnectionResetError"} & set(seen), seen
@@ -406,10 +417,8 @@ def test_ten_thousand_addresses_come_in_one_transaction(server, port, role, decl
     assert transactions() == ["transaction"] * 3
 
 
-def test_percent_is_everybody_and_an_empty_list_nobody(stranger, modern, lab, port, role):
-    assert role(
-        firewall_openings=[{"port": port, "sources": ["%"]}, {"port": OTHER_PORT, "sources": []}],
-    ).ok
+def test_percent_is_everybody_and_an_empty_list_nobody(stranger, modern, lab, port, change):
+    assert change(openings=[{"port": port, "sources": ["%"]}, {"port": OTHER_PORT, "sources": []}]).ok
     for family in ("address", "address6"):
         assert knock(stranger, lab.server[family], port) == "open"
         assert knock(modern, lab.server[family], OTHER_PORT) == "ConnectionRefusedError"
@@ -427,8 +436,8 @@ def ssh_answers(address: str) -> bool:
         return False
 
 
-def test_default_deny_refuses_the_rest_and_keeps_a_host_on_its_network(server, stranger, modern, lab, port, role):
-    role.made(firewall_default_deny=True, firewall_admin_sources=[lab.hosts["stranger"]["address"]])
+def test_default_deny_refuses_the_rest_and_keeps_a_host_on_its_network(server, stranger, modern, lab, port, make):
+    make(default_deny=True, admin_sources=[lab.hosts["stranger"]["address"]])
     for family in ("address", "address6"):
         assert knock(modern, lab.server[family], port) == "open"
         for closed in (port, OTHER_PORT):
@@ -455,8 +464,8 @@ def test_default_deny_keeps_ssh_where_ansible_comes_from_over_ipv6(lab, role):
     assert restored.ok and ssh_answers(lab.server["address"])
 
 
-def test_ssh_can_be_restricted_like_any_port_and_never_shuts_us_out(stranger, modern, lab, role):
-    assert role(firewall_openings=[{"port": 22, "sources": [lab.hosts["modern"]["address"]]}]).ok
+def test_ssh_can_be_restricted_like_any_port_and_never_shuts_us_out(stranger, modern, lab, change):
+    assert change(openings=[{"port": 22, "sources": [lab.hosts["modern"]["address"]]}]).ok
     assert ssh_answers(lab.server["address"])
     assert knock(modern, lab.server["address"], 22) == "open"
     assert knock(stranger, lab.server["address"], 22) == "ConnectionRefusedError"
@@ -497,16 +506,16 @@ FIREWALLS = pytest.mark.parametrize(
 
 
 @FIREWALLS
-def test_an_active_firewall_opens_the_port_too(server, modern, stranger, lab, port, role, another_firewall):
+def test_an_active_firewall_opens_the_port_too(server, modern, stranger, lab, port, change, make, another_firewall):
     def only_the_declared_get_through() -> None:
         for family in ("address", "address6"):
             assert knock(modern, lab.server[family], port) == "open"
             assert knock(stranger, lab.server[family], port) == "ConnectionRefusedError"
 
     # Another port first: ours must take its place, in both.
-    assert role(firewall_openings=[{"port": OTHER_PORT, "sources": ["%"]}]).ok
+    assert change(openings=[{"port": OTHER_PORT, "sources": ["%"]}]).ok
     assert knock(stranger, lab.server["address"], OTHER_PORT) == "open"
-    assert f"{another_firewall} is active on this host" in role.made().text
+    assert make().warned(f"{another_firewall} is active on this host")
     only_the_declared_get_through()
     before = table(server)
     server.check_output(AFTERWARDS[another_firewall])

@@ -17,7 +17,7 @@ import time
 
 import onhost
 import pytest
-from conftest import INTERPRETERS, REPOSITORY, connect, inventory_options, run_ansible, wait_until
+from conftest import INTERPRETERS, REPOSITORY, background, connect, inventory_options, run_ansible, wait_until
 
 FIXTURES = REPOSITORY / "tests/fixtures"
 PRESERVING, FREE = "relstorage-1.4-history-preserving", "relstorage-1.4-history-free"
@@ -420,10 +420,7 @@ def start(server: Server, database: str, phase: str, **options) -> None:
     status, output = "/run/migration-status", "/run/migration-output"
     arguments = {"database": database, "state": "migrated", "backup": KEPT_BACKUP, "status_file": status, **options}
     line = onhost.command("relstorage_migrate", **arguments)
-    server.host.check_output(f"rm -f {status} {output}")
-    server.host.check_output(
-        f"systemd-run --quiet --collect --unit=migration-test --property=StandardOutput=file:{output} {line}"
-    )
+    server.host.check_output(f"rm -f {status} && {background('migration-test', output)} {line}")
 
     def shown() -> bool:
         text = server.host.run("cat %s", status).stdout

@@ -1,6 +1,7 @@
 """The server itself: what it listens on, its options, and how it changes while it runs.
 
-Runs on every flavour. What a test changes, the next test or the module's end changes back.
+Runs on every flavour. What a test changes, the next test or the module's end changes back. Most of it is shown with the
+module alone, given what the playbook gives it; what changes a server through site.yml is in test_site.py.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ipaddress
 import json
 from dataclasses import dataclass
 
+import onhost
 import pytest
 from conftest import put, wait_until
 
@@ -43,13 +45,22 @@ def only_mariadb(lab) -> bool:
 
 
 @pytest.fixture(scope="module")
-def configure(site):
-    """Run the role with other variables; nothing else of site.yml."""
+def configure(lab, site):
+    """configure(check=False, **arguments): the module as the role calls it, some arguments apart."""
+    run = site(None, "--tags=mysql", check=True)
+    assert run.ok, run.failure
+    assert run.changed == []
+    arguments = run.output_of("plan the server")[-1]["invocation"]["module_args"]
+    site.to_restore = True
+    with onhost.module(onhost.ssh(lab.server), "mysql_config") as module:
 
-    def run(check: bool = False, **variables):
-        return site(variables, "--tags=mysql", check=check)
+        def call(check: bool = False, **others) -> onhost.Done:
+            planned = module({**arguments, **others}, check=True)
+            if check or not planned.get("pending"):
+                return onhost.Done(planned)
+            return onhost.Done(module({**arguments, **others}))
 
-    return run
+        yield call
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +149,8 @@ def test_memory_and_redo_log_fit_the_host(sql, flavour):
     assert 512 * 2**20 <= int(redo) <= 2**30
 
 
-def test_every_client_of_the_lab_gets_its_connections(sql, configure):
-    run = configure(check=True, peat_clients=100)
+def test_every_client_of_the_lab_gets_its_connections(sql, site):
+    run = site({"peat_clients": 100}, "--tags=mysql", check=True)
     assert "max_connections: 151 -> 330" in run.output_of("options, unit and running server")[0]["live"]
     assert sql("SELECT @@max_connections") == [["151"]]
 
@@ -161,14 +172,14 @@ def test_dumps_take_large_records(server, flavour):
 
 def test_a_dynamic_option_needs_no_restart(configure, sql, process):
     before = process()
-    foretold = configure(check=True, mysql_settings={"lock_wait_timeout": 4321})
+    foretold = configure(check=True, settings={"lock_wait_timeout": 4321})
     assert sql("SELECT @@global.lock_wait_timeout") != [["4321"]]
-    done = configure(mysql_settings={"lock_wait_timeout": 4321})
+    done = configure(settings={"lock_wait_timeout": 4321})
     assert done.ok, done.failure
     assert sql("SELECT @@global.lock_wait_timeout") == [["4321"]]
     assert process() == before
-    assert foretold.changed == done.changed != []
-    assert foretold.diffs == done.diffs
+    assert foretold.changed and done.changed
+    assert foretold.diff == done.diff
     # What is taken from the list goes back to the server's own default.
     assert configure().ok
     assert sql("SELECT @@global.lock_wait_timeout") != [["4321"]]
@@ -180,23 +191,25 @@ def test_what_somebody_set_in_the_running_server_is_set_back(configure, sql, pro
     sql("SET GLOBAL wait_timeout = 60, GLOBAL max_allowed_packet = 1048576, GLOBAL innodb_buffer_pool_size = 134217728")
     wait_until(lambda: sql("SELECT @@innodb_buffer_pool_size") == [["134217728"]], "a smaller buffer pool")
     foretold, done = configure(check=True), configure()
-    assert foretold.diffs == done.diffs != []
+    assert foretold.changed and done.changed
+    assert foretold.diff == done.diff
     assert sql("SELECT @@global.wait_timeout, @@global.max_allowed_packet") == [["604800", "67108864"]]
     assert sql("SELECT @@innodb_buffer_pool_size") != [["134217728"]]
     assert process() == before
-    assert configure().changed == []
+    assert not configure().changed
 
 
 def test_other_options_restart_it_once(configure, sql, starts):
     before = starts()
     # Two that need a restart and one that does not.
     settings = NEEDS_RESTART | {"innodb_ft_min_token_size": 4, "lock_wait_timeout": 4321}
-    foretold, done = configure(check=True, mysql_settings=settings), configure(mysql_settings=settings)
+    foretold, done = configure(check=True, settings=settings), configure(settings=settings)
     assert done.ok, done.failure
-    assert foretold.diffs == done.diffs != []
+    assert foretold.changed and done.changed
+    assert foretold.diff == done.diff
     assert sql("SELECT @@back_log, @@innodb_ft_min_token_size, @@global.lock_wait_timeout") == [["77", "4", "4321"]]
     assert starts() == before + 1
-    assert configure(mysql_settings=settings).changed == []
+    assert not configure(settings=settings).changed
 
 
 @pytest.mark.parametrize(
@@ -219,9 +232,8 @@ def test_options_it_would_not_take_are_refused_before_anything_changes(
     configure, server, process, flavour, settings, told
 ):
     before = process(), server.file(f"{flavour.folder}/zz-peat.cnf").content_string
-    run = configure(mysql_settings=settings)
+    run = configure(settings=settings)
     assert not run.ok
-    assert run.changed == []
     for entry, remedy in told.items():
         assert any(line.startswith(entry) and remedy in line for line in run.failure.splitlines()), run.failure
     assert (process(), server.file(f"{flavour.folder}/zz-peat.cnf").content_string) == before
@@ -231,13 +243,13 @@ def test_it_comes_back_as_it_was_if_it_does_not_start(configure, server, sql, fl
     assert configure().ok
     path = f"{flavour.folder}/zz-peat.cnf"
     before = server.file(path).content_string
-    run = configure(mysql_settings=KILLS)
+    run = configure(settings=KILLS)
     assert not run.ok
     assert "/nonexistent" in run.failure
     assert "server runs with" in run.failure
     assert sql("SELECT 1") == [["1"]]
     assert server.file(path).content_string == before
-    assert configure(check=True).changed == []
+    assert not configure(check=True).changed
 
 
 def test_a_stopped_server_is_started(configure, server, flavour):
@@ -248,21 +260,21 @@ def test_a_stopped_server_is_started(configure, server, flavour):
 
 
 def test_fewer_addresses(configure, server, lab):
-    variables = {"mysql_bind_addresses": ["127.0.0.1", lab.server["address"]]}
-    assert configure(**variables).ok
+    addresses = ["127.0.0.1", lab.server["address"]]
+    assert configure(bind_addresses=addresses).ok
     assert "::" not in server.check_output("ss -Hltn sport = :%s", str(lab.server["port"]))
-    assert configure(**variables).changed == []
+    assert not configure(bind_addresses=addresses).changed
 
 
 def test_all_addresses(configure, server, lab):
-    assert configure(mysql_bind_addresses=["*"]).ok
+    assert configure(bind_addresses=["*"]).ok
     assert "*:" in server.check_output("ss -Hltn sport = :%s", str(lab.server["port"])).replace("0.0.0.0", "*")
-    assert configure(mysql_bind_addresses=["*"]).changed == []
+    assert not configure(bind_addresses=["*"]).changed
 
 
 def test_an_address_of_another_host_is_refused(configure):
-    run = configure(mysql_bind_addresses=["192.0.2.1"])
-    assert run.changed == []
+    run = configure(bind_addresses=["192.0.2.1"])
+    assert not run.ok
     assert "this host has no address 192.0.2.1" in run.failure
 
 
@@ -277,8 +289,8 @@ def test_options_of_others_stay_and_those_we_replace_are_named(configure, sql, f
     assert sql("SELECT @@max_connect_errors, @@global.wait_timeout") == [["4242", "604800"]]
     # With less, records that are already stored could not be read.
     assert sql("SELECT @@global.max_allowed_packet") == [[str(256 * 2**20)]]
-    assert f"wait_timeout = 60 ({path}:2) is replaced" in run.text
-    assert "max_connect_errors" not in run.text
+    assert run.warned(f"wait_timeout = 60 ({path}:2) is replaced")
+    assert not run.warned("max_connect_errors")
 
 
 def test_an_option_that_would_win_over_ours_is_named_and_left_alone(configure, sql, foreign_file, process, flavour):
@@ -287,15 +299,15 @@ def test_an_option_that_would_win_over_ours_is_named_and_left_alone(configure, s
     sql("SET GLOBAL wait_timeout = 60")
     run = configure()
     assert run.ok, run.failure
-    assert run.changed == []
-    assert f"wait_timeout = 60 ({path}:2) is read after" in run.text
+    assert not run.changed
+    assert run.warned(f"wait_timeout = 60 ({path}:2) is read after")
     assert sql("SELECT @@global.wait_timeout") == [["60"]]
 
 
 def test_a_port_that_would_win_over_ours_is_refused(configure, foreign_file):
     path = foreign_file("zzz-foreign.cnf", "port = 3999")
     run = configure()
-    assert run.changed == []
+    assert not run.ok
     assert f"port = 3999 ({path}:2)" in run.failure
     assert "remove it" in run.failure
 
@@ -306,7 +318,7 @@ def test_a_value_that_mysql_remembers_is_refused(configure, sql, only_mariadb):
     sql("SET PERSIST wait_timeout = 60")
     run = configure()
     sql("RESET PERSIST wait_timeout")
-    assert run.changed == []
+    assert not run.ok
     assert "RESET PERSIST wait_timeout" in run.failure
     assert configure().ok
 
@@ -319,12 +331,12 @@ def test_a_root_that_cannot_use_the_socket_is_told_what_to_do(configure, server,
     server.check_output(f'{program} -e "ALTER USER root@localhost IDENTIFIED {by_hand}"')
     try:
         run = configure()
-        assert run.changed == []
+        assert not run.ok
         assert f"ALTER USER root@localhost IDENTIFIED {word} {flavour.socket_plugin}" in run.failure
     finally:
         statement = f"ALTER USER root@localhost IDENTIFIED {word} {flavour.socket_plugin}"
         server.check_output(f"{program} --password=by-hand -e '{statement}'")
-    assert configure().changed == []
+    assert not configure().changed
 
 
 # The announced version
@@ -335,8 +347,8 @@ def real_version(server, flavour) -> str:
     return server.check_output(f"{program} --no-defaults --version").partition("Ver ")[2].split()[0].split("-")[0]
 
 
-def test_mariadb_announces_a_version_and_mysql_its_own(configure, server, sql, flavour, only_mariadb):
-    run = configure(mysql_announce_version=True)
+def test_mariadb_announces_a_version_and_mysql_its_own(site, server, sql, flavour, only_mariadb):
+    run = site({"mysql_announce_version": True}, "--tags=mysql")
     assert run.ok, run.failure
     real = real_version(server, flavour)
     announced = f"5.5.5-{real}-MariaDB" if only_mariadb else sql("SELECT @@version")[0][0]
@@ -360,19 +372,17 @@ def test_the_tools_see_the_real_version(server, flavour, only_mariadb):
 
 def test_it_announces_nothing_where_nobody_needs_it(configure, server, sql, starts, flavour):
     before = starts()
-    foretold = configure(check=True, mysql_announce_version=False)
-    run = configure(mysql_announce_version=False)
+    foretold, run = configure(check=True, announce_version=False), configure(announce_version=False)
     assert run.ok, run.failure
-    assert foretold.diffs == run.diffs
+    assert foretold.diff == run.diff
     assert sql("SELECT version()")[0][0].startswith(real_version(server, flavour))
     assert not server.file("/usr/local/lib/peat-server/announce-version").exists
     assert "announce" not in server.check_output(f"systemctl cat {flavour.unit}")
     assert starts() == before + (flavour.unit == "mariadb")
-    assert configure(mysql_announce_version=False).changed == []
+    assert not configure(announce_version=False).changed
 
 
 def test_the_result_of_a_run_names_why_it_restarts(configure):
-    run = configure(check=True, mysql_settings=NEEDS_RESTART)
-    (planned,) = run.output_of("options, unit and running server")
+    planned = configure(check=True, settings=NEEDS_RESTART).result
     assert planned["restarted"]
     assert any(reason.startswith("back_log: ") for reason in planned["reasons"]), json.dumps(planned)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import background
 
 NEW_PORT = 8081
 
@@ -33,8 +34,7 @@ def knocking(stranger, lab):
     @contextlib.contextmanager
     def knock() -> Iterator[list[str]]:
         stranger.check_output(
-            f"rm -f {log} && systemd-run --quiet --collect --unit={unit} --property=StandardOutput=file:{log}"
-            " python3 -c %s %s %s %s",
+            f"{background(unit, log)} python3 -c %s %s %s %s",
             KNOCK,
             lab.server["address"],
             str(lab.server["port"]),
