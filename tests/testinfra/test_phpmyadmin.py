@@ -32,6 +32,8 @@ UNITS = ("peat-phpmyadmin.service", "peat-phpmyadmin-php.service")
 #: What an administrator adds by hand, and the accounts that phpMyAdmin refuses whatever the server says.
 ADDED = "newcomer"
 REFUSED = ("handmade", "root")
+# In milliseconds: a server with much to do takes longer than five seconds.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")
