@@ -61,12 +61,12 @@ def databases(sql, projects: Projects) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def peat_access(lab: Lab) -> Iterator[Callable[[dict], dict]]:
-    """Give peat_access(arguments) -> the module's result on the server."""
+def peat_access(lab: Lab) -> Iterator[Callable[..., dict]]:
+    """Give peat_access(arguments, check=False) -> the module's result on the server."""
     with onhost.module(onhost.ssh(lab.server), "peat_access") as ask:
 
-        def run(arguments: dict) -> dict:
-            found = ask(arguments)
+        def run(arguments: dict, check: bool = False) -> dict:
+            found = ask(arguments, check)
             assert not found.get("failed"), found["msg"]
             return found
 

@@ -70,7 +70,7 @@ def access(lab, sql, site):
     """access(unmanaged=..., check=False, **arguments) -> the module's result on the server."""
     site.to_restore = True
     with logins.databases(sql, PROJECTS), logins.peat_access(lab) as run:
-        yield lambda check=False, **arguments: run({**arguments, "_ansible_check_mode": check, "_ansible_diff": True})
+        yield lambda check=False, **arguments: run(arguments, check)
 
 
 @pytest.fixture(scope="module")
