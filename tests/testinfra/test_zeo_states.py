@@ -9,7 +9,7 @@ import dataclasses
 import time
 
 import pytest
-from conftest import Loop, Run, Site, at_once, zeo_inits
+from conftest import Loop, Run, Site, at_once, wait_until, zeo_inits
 
 KEPT = "kept-by-a-frozen-project"
 TIMEOUT = 3
@@ -117,6 +117,24 @@ def test_an_open_client_goes_on_after_the_run_and_after_a_restart(frozen, hosts,
     read = session(name, "my_sandbox", "read", prefix=KEPT)
     assert set(loop.saved()) - set(read["numbers"]) == set()
     assert read["wrong"] == []
+
+
+def test_a_server_that_ends_takes_no_more_connections(frozen, hosts, lab, name):
+    """A client would wait for what it says first."""
+    host, port = hosts[name], lab.hosts[name]["port"]
+    # Until somebody reads it the server is busy with saving this index.
+    index = f"{DATA}/newcomer/Data.fs.index"
+    host.check_output(f"mkfifo --mode=600 {index}.index_tmp && chown zeo:zeo {index}.index_tmp")
+    pid = host.check_output("cat /run/zeo/zeo.pid")
+    host.check_output(f"kill -TERM {pid}")
+    try:
+        wait_until(lambda: host.check_output(f"ss -Hltn sport = :{port}") == "", "the server to stop listening")
+        assert host.run(f"kill -0 {pid}").rc == 0
+    finally:
+        host.check_output(f"cat {index}.index_tmp >/dev/null")
+        wait_until(lambda: host.run(f"kill -0 {pid}").rc != 0, "the server to end")
+        host.check_output(f"rm {index}")
+    host.check_output("zeoctl start && zeoctl status")
 
 
 def test_a_frozen_project_is_read_and_not_written(frozen, session, name):
