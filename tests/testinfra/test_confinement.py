@@ -66,8 +66,8 @@ def test_systemd_finds_a_zeo_server_little_exposed(server):
 
 def test_folders_that_the_options_name_are_the_servers_own(server, sql, site, folder):
     options = {"slow_query_log": True, "slow_query_log_file": f"{folder}/slow.log", "long_query_time": 0}
-    foretold = site({"mysql_settings": options}, "--tags=mysql", check=True)
-    run = site({"mysql_settings": options}, "--tags=mysql")
+    foretold = site({"mysql_settings": options}, check=True)
+    run = site({"mysql_settings": options})
     assert run.ok, run.failure
     assert foretold.diffs == run.diffs
     sql("SELECT 'slow enough'")
@@ -81,11 +81,11 @@ def test_a_data_folder_elsewhere(server, sql, site, run_client, unused):
     server.check_output(f"systemctl stop {unit} && cp -a /var/lib/mysql {moved}")
     server.check_output(f"printf '[mysqld]\ndatadir = {moved}\n' >{own}")
     try:
-        run = site(None, "--tags=mysql")
+        run = site()
         assert run.ok, run.failure
         assert sql("SELECT @@datadir") == [[f"{moved}/"]]
         assert run_client("modern", "relstorage4", "add", "farrell", "modernhp", prefix=unused)["ok"]
-        assert not site(None, "--tags=mysql").changed
+        assert not site().changed
     finally:
         server.check_output(f"rm {own} && systemctl stop {unit} && rm -rf {moved}")
         run = site(None, "--tags=mysql")

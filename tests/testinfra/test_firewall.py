@@ -289,7 +289,7 @@ def test_replacing_the_table_lets_nobody_in(server, stranger, address, port, rol
 
 def test_a_deleted_table_comes_back_with_the_next_run(server, stranger, lab, port, role, site):
     server.check_output("nft delete table inet peat")
-    predicted, done = site(None, "--tags=firewall", check=True), site(None, "--tags=firewall")
+    predicted, done = site(check=True), site()
     assert done.ok, done.failure
     assert predicted.changed == done.changed == [("server", TASK)]
     for family in ("address", "address6"):

@@ -1,6 +1,6 @@
 """Databases of projects: made, recognised, kept right, removed only with a dump.
 
-The module runs on the server as site.yml runs it, over projects of its own beside those of the scenario: KINDS, which
+The module runs on the server by itself, over projects of its own beside those of the scenario: KINDS, which
 every test leaves as it found them, and others, which end with their test. Nothing else on the server is touched.
 """
 

@@ -131,9 +131,9 @@ def test_a_server_that_ends_takes_no_more_connections(frozen, hosts, lab, name):
         wait_until(lambda: host.check_output(f"ss -Hltn sport = :{port}") == "", "the server to stop listening")
         assert host.run(f"kill -0 {pid}").rc == 0
     finally:
-        host.check_output(f"cat {index}.index_tmp >/dev/null")
+        host.run(f"timeout 30 cat {index}.index_tmp >/dev/null")
         wait_until(lambda: host.run(f"kill -0 {pid}").rc != 0, "the server to end")
-        host.check_output(f"rm {index}")
+        host.check_output(f"rm -f {index} {index}.index_tmp")
     host.check_output("zeoctl start && zeoctl status")
 
 
